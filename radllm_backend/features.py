@@ -1,0 +1,66 @@
+"""The radiomics features of one lesion: names, values and where they come from. No image, no free text."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MODALITIES = ("MG", "US", "CT", "MR")
+"""The DICOM modality codes that a model can be trained for."""
+
+
+class Record(BaseModel):
+    """Base of everything that crosses a boundary: immutable, closed to unknown keys, finite numbers only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Geometry(Record):
+    """Where and how large a lesion is on its image grid; axes in x, y(, z) order."""
+
+    size: tuple[int, ...]
+    """Voxels of the whole image along each axis (2 or 3 of them)."""
+    spacing: tuple[float, ...]
+    """Voxel size in mm; 1.0 where the image has none (then ``spacing_known`` is false)."""
+    spacing_known: bool
+    bounding_box: tuple[int, ...]
+    """Lesion box: first index along each axis, then its extent along each axis."""
+    voxels: int
+    """Number of voxels (pixels in 2D) in the lesion."""
+    touches_border: bool
+    """Whether the lesion reaches the edge of the image (in 3D: of a slice, in plane)."""
+
+
+class Extraction(Record):
+    """Provenance of one extraction, sufficient to repeat it."""
+
+    preset: str
+    """Name of the preset, or ``custom`` for the user's own PyRadiomics file."""
+    settings_sha256: SHA256
+    versions: dict[str, str]
+    """Version of each package that has a part in the values."""
+    modality: str | None
+    geometry: Geometry
+    image_sha256: SHA256
+    mask_sha256: SHA256
+
+
+class Features(Record):
+    """Feature values of one lesion in PyRadiomics' order, by PyRadiomics' names (``original_shape2D_Sphericity``)."""
+
+    # A value that PyRadiomics cannot compute (a texture of a flat region, say) is None, never NaN.
+    values: dict[str, float | None]
+    extraction: Extraction | None = None
+    """None for values that came without it, from somebody's own table."""
+
+    def to_csv(self) -> str:
+        """One row a feature: ``feature,value``; an undefined value is empty."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(["feature", "value"])
+        writer.writerows([name, "" if value is None else repr(value)] for name, value in self.values.items())
+        return buffer.getvalue()
