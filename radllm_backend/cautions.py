@@ -1,0 +1,82 @@
+"""Reasons to trust a prediction less, each with its rule."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from radllm_backend.bundle import FeatureSummary, ModelCard
+from radllm_backend.feature_names import depends_on_spacing, display_name
+from radllm_backend.features import Extraction, Features
+from radllm_backend.prediction import Caution
+
+_MODALITY_NAMES = {"MG": "a mammogram", "US": "an ultrasound image", "CT": "a CT", "MR": "an MR image"}
+_MODALITY_PLURALS = {"MG": "mammograms", "US": "ultrasound images", "CT": "CT", "MR": "MR images"}
+
+
+def lesion_hash(extraction: Extraction) -> str:
+    """A short content hash of image and mask, by which a training lesion is recognised; says nothing about either."""
+    return hashlib.sha256((extraction.image_sha256 + extraction.mask_sha256).encode()).hexdigest()[:16]
+
+
+def find_cautions(features: Features, card: ModelCard, settings_sha256: str) -> list[Caution]:
+    """All cautions of one lesion, the gravest first."""
+    found: list[Caution] = []
+    if features.extraction is None:
+        text = "These values came without their provenance, so image, modality and extraction settings are unchecked."
+        found.append(Caution(code="no-provenance", text=text))
+    else:
+        found += _about_extraction(features.extraction, card, settings_sha256)
+    found += _outside_range(features, card.features)
+    return found
+
+
+def _about_extraction(extraction: Extraction, card: ModelCard, settings_sha256: str) -> Iterator[Caution]:
+    trained = _MODALITY_PLURALS[card.modality]
+    if extraction.modality is None:
+        yield Caution(
+            code="modality-unknown",
+            text=f"The image does not say its modality, and the model was trained on {trained} only.",
+        )
+    elif extraction.modality != card.modality:
+        yield Caution(
+            code="modality-differs",
+            text=f"The model was trained on {trained} and this is {_MODALITY_NAMES[extraction.modality]}: "
+            "it is outside the model's modality and the probability means nothing.",
+        )
+    if extraction.settings_sha256 != settings_sha256:
+        yield Caution(
+            code="settings-differ",
+            text=f"The features were extracted with other settings ({extraction.preset}) than the model's "
+            f"({card.settings_name}), so their values do not compare.",
+        )
+    if lesion_hash(extraction) in card.training.lesion_hashes:
+        yield Caution(
+            code="training-lesion",
+            text="This lesion is one of the model's training lesions: its probability says nothing about accuracy.",
+        )
+    if not extraction.geometry.spacing_known and any(depends_on_spacing(row.feature) for row in card.features):
+        yield Caution(
+            code="spacing-unknown",
+            text="The image has no pixel spacing and the model reads lengths in mm: give the spacing.",
+        )
+    fewest = card.training.fewest_voxels
+    if fewest is not None and extraction.geometry.voxels < fewest:
+        yield Caution(
+            code="few-pixels",
+            text=f"The lesion has {extraction.geometry.voxels} pixels, fewer than any training lesion ({fewest}).",
+        )
+    if extraction.geometry.touches_border:
+        yield Caution(code="touches-border", text="The lesion reaches the edge of the image, so a part may be missing.")
+
+
+def _outside_range(features: Features, summaries: list[FeatureSummary]) -> Iterator[Caution]:
+    for summary in summaries:
+        value = features.values.get(summary.feature)
+        low, high = summary.quantiles[0], summary.quantiles[-1]
+        if value is not None and not low <= value <= high:
+            yield Caution(
+                code="outside-range",
+                text=f"{display_name(summary.feature)} is {value:.4g}, outside the training lesions' range "
+                f"({low:.4g} to {high:.4g}).",
+            )

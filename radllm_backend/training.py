@@ -1,0 +1,329 @@
+"""Fitting a model to training lesions: selection, scaling, and the LoRA classifier with early stopping and checkpoints.
+
+Everything here sees training lesions only; `evaluation` decides which those are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from safetensors import safe_open
+from safetensors.torch import save
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from torch import Tensor
+
+from radllm_backend.base_models import BaseModelFolder
+from radllm_backend.errors import RadllmError
+from radllm_backend.features import Record
+from radllm_backend.llm import AdapterShape, LoraClassifier, best_device, stored_precision
+from radllm_backend.prompt import PromptTemplate
+from radllm_backend.safe_files import write_atomically
+from radllm_backend.selection import select_features
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int_]
+Report = Callable[[str, float], None]
+"""Called with what is happening now and how much of this fit is done (0..1)."""
+
+_MICRO_BATCH = 4  # keeps SmolLM2's activations below 2 GB; the gradient is the whole batch's
+
+
+class TrainingOptions(Record):
+    """How a model is fitted. The defaults are those of the shipped models."""
+
+    features: int = Field(8, ge=1, le=200)
+    """How many features mRMR takes (8 in Ra et al. 2025)."""
+    scale_free: bool = False
+    """Only features that do not depend on the pixel spacing, so that images without one can be classified."""
+    epochs: int = Field(4, ge=1)
+    patience: int = Field(2, ge=1)
+    """Epochs without a lower validation loss before training stops."""
+    learning_rate: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises, before it falls as a cosine."""
+    batch_size: int = Field(8, ge=1)
+    validation: float = Field(0.2, gt=0, le=0.5)
+    """Share of the training lesions kept apart for early stopping (whole patients)."""
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    seed: int = 0
+    folds: int = Field(5, ge=0)
+    """Outer folds of the cross-validation that the model card reports; 0: none."""
+
+
+@dataclass(frozen=True)
+class Lesions:
+    """Training lesions: feature values, labels and the patients they belong to."""
+
+    features: tuple[str, ...]
+    values: FloatArray
+    """Lesions × features."""
+    labels: IntArray
+    """0 benign, 1 malignant."""
+    groups: NDArray[np.str_]
+    """The patient of each lesion."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: NDArray[np.int_]) -> Lesions:
+        """Some of the lesions."""
+        return Lesions(self.features, self.values[rows], self.labels[rows], self.groups[rows])
+
+    def columns(self, names: Sequence[str]) -> FloatArray:
+        """Their values of some features, in the order given."""
+        where = {name: index for index, name in enumerate(self.features)}
+        return self.values[:, [where[name] for name in names]]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """How one epoch went."""
+
+    loss: float
+    validation_loss: float
+    validation_auc: float
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A template, a scaler and an adapter, as fitted."""
+
+    template: PromptTemplate
+    mean: FloatArray
+    deviation: FloatArray
+    weights: dict[str, Tensor]
+    """Adapter and head in the precision a bundle stores."""
+    epochs: tuple[Epoch, ...]
+
+    def prompts(self, lesions: Lesions) -> list[str]:
+        """What the model reads of each lesion."""
+        return render_prompts(self.template, self.mean, self.deviation, lesions)
+
+
+def render_prompts(template: PromptTemplate, mean: FloatArray, deviation: FloatArray, lesions: Lesions) -> list[str]:
+    """The prompts of lesions after standardising with the training lesions' mean and deviation."""
+    return [template.render(row) for row in (lesions.columns(template.features) - mean) / deviation]
+
+
+def fit(
+    lesions: Lesions,
+    modality: str,
+    base: BaseModelFolder,
+    options: TrainingOptions,
+    checkpoint: Path,
+    report: Report,
+) -> FittedModel:
+    """Select features, standardise, and train the LoRA classifier with early stopping on whole patients kept apart.
+
+    Selection and scaling use all these lesions; the held-apart ones only decide when to stop.
+
+    Args:
+        checkpoint: a file that keeps the state after each epoch; a killed fit continues from it.
+    """
+    chosen = select_features(lesions.features, lesions.values, lesions.labels, options.features)
+    template = PromptTemplate(modality, tuple(chosen))
+    columns = lesions.columns(chosen)
+    mean, deviation = columns.mean(axis=0), columns.std(axis=0)
+    prompts = render_prompts(template, mean, deviation, lesions)
+    training, validation = split_by_patient(lesions, options.validation, options.seed)
+    classifier = LoraClassifier(base, AdapterShape(options.rank, options.alpha), seed=options.seed)
+    classifier.to(best_device())
+    run = _Run(classifier, prompts, lesions.labels, training, validation, options, checkpoint, report, base.sha256)
+    epochs = run.train()
+    return FittedModel(template, mean, deviation, stored_precision(run.best_weights), tuple(epochs))
+
+
+def split_by_patient(lesions: Lesions, share: float, seed: int) -> tuple[IntArray, IntArray]:
+    """Row numbers of a training and a validation part: stratified by label, no patient in both.
+
+    Raises:
+        RadllmError: too few patients of one class.
+    """
+    parts = max(2, round(1 / share))
+    patients = {label: len(set(lesions.groups[lesions.labels == label])) for label in (0, 1)}
+    if min(patients.values()) < parts:
+        raise RadllmError(
+            f"There are {patients[0]} patients with benign and {patients[1]} with malignant lesions and at least "
+            f"{parts} of each are needed: add lesions or use fewer folds."
+        )
+    splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+    training, validation = next(iter(splitter.split(lesions.values, lesions.labels, lesions.groups)))
+    if len(set(lesions.labels[validation])) < 2:
+        raise RadllmError("One class has too few patients for a validation part: add lesions.")
+    return training, validation
+
+
+class _Run:
+    """One training run: its data, its state after each epoch, and the checkpoint that keeps it."""
+
+    def __init__(
+        self,
+        classifier: LoraClassifier,
+        prompts: list[str],
+        labels: IntArray,
+        training: IntArray,
+        validation: IntArray,
+        options: TrainingOptions,
+        checkpoint: Path,
+        report: Report,
+        base_sha256: str,
+    ) -> None:
+        self.classifier = classifier
+        self.options = options
+        self.checkpoint = checkpoint
+        self.report = report
+        self.labels = labels
+        self.training = training
+        self.validation = validation
+        self.prompts = prompts
+        self.tokens = [classifier.tokenise(prompt) for prompt in prompts]
+        counts = np.bincount(labels[training], minlength=2)
+        self.class_weights = len(training) / (2 * counts)
+        self.steps_per_epoch = math.ceil(len(training) / options.batch_size)
+        self.epochs: list[Epoch] = []
+        self.best_weights: dict[str, Tensor] = {}
+        content = [options.model_dump(exclude={"folds"}), prompts, labels.tolist(), base_sha256]
+        self.identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        self.optimizer = torch.optim.AdamW(
+            classifier.trainable(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+
+    def train(self) -> list[Epoch]:
+        """All epochs, or what was left of them; `best_weights` are those of the lowest validation loss."""
+        self._resume()
+        while len(self.epochs) < self.options.epochs and not self._stale():
+            self._epoch()
+            self._save()
+        return self.epochs
+
+    def _best(self) -> int:
+        return min(range(len(self.epochs)), key=lambda number: self.epochs[number].validation_loss)
+
+    def _stale(self) -> bool:
+        return bool(self.epochs) and len(self.epochs) - 1 - self._best() >= self.options.patience
+
+    def _epoch(self) -> None:
+        number = len(self.epochs)
+        losses = []
+        self.classifier.train()
+        for step, rows in enumerate(self._batches(number)):
+            self._set_learning_rate(number * self.steps_per_epoch + step)
+            losses.append(self._step(rows))
+            done = (number + (step + 1) / self.steps_per_epoch) / self.options.epochs
+            self.report(f"epoch {number + 1}/{self.options.epochs}, loss {np.mean(losses):.3f}{self._so_far()}", done)
+        weights = self.classifier.weights()
+        self._round_weights(weights)
+        self.epochs.append(self._validate(float(np.mean(losses))))
+        self.classifier.load_weights(weights)
+        if self._best() == number:
+            self.best_weights = weights
+
+    def _so_far(self) -> str:
+        return f", validation AUC {self.epochs[-1].validation_auc:.3f}" if self.epochs else ""
+
+    def _batches(self, epoch: int) -> Iterator[NDArray[np.int_]]:
+        """The training rows in this epoch's order, which depends on seed and epoch alone: a resumed run repeats it."""
+        order = np.random.default_rng([self.options.seed, epoch]).permutation(self.training)
+        for start in range(0, len(order), self.options.batch_size):
+            yield order[start : start + self.options.batch_size]
+
+    def _step(self, rows: NDArray[np.int_]) -> float:
+        total = 0.0
+        self.optimizer.zero_grad()
+        for start in range(0, len(rows), _MICRO_BATCH):
+            part = rows[start : start + _MICRO_BATCH]
+            with self.classifier.autocast():
+                logits = self.classifier([self.tokens[row] for row in part])
+            device = logits.device
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(
+                logits.float(),
+                torch.tensor(self.labels[part], dtype=torch.float32, device=device),
+                weight=torch.tensor(self.class_weights[self.labels[part]], dtype=torch.float32, device=device),
+                reduction="sum",
+            ) / len(rows)
+            loss.backward()
+            total += float(loss.detach())
+        torch.nn.utils.clip_grad_norm_(self.classifier.trainable(), 1.0)
+        self.optimizer.step()
+        return total
+
+    def _set_learning_rate(self, step: int) -> None:
+        """Linear warm-up, then half a cosine down to nothing (Loshchilov and Hutter, ICLR 2017, without restarts)."""
+        steps = self.steps_per_epoch * self.options.epochs
+        warmup = max(1, round(self.options.warmup * steps))
+        if step < warmup:
+            factor = (step + 1) / warmup
+        else:
+            factor = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate * factor
+
+    def _round_weights(self, weights: dict[str, Tensor]) -> None:
+        """Validate what a bundle will hold: the adapter in its stored precision."""
+        self.classifier.load_weights(stored_precision(weights))
+
+    def _validate(self, loss: float) -> Epoch:
+        logits = np.array(self.classifier.score([self.prompts[row] for row in self.validation]))
+        labels = self.labels[self.validation]
+        probabilities = 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
+        weights = self.class_weights[labels]
+        return Epoch(
+            loss=loss,
+            validation_loss=float(log_loss(labels, probabilities, sample_weight=weights)),
+            validation_auc=float(roc_auc_score(labels, logits)),
+        )
+
+    def _save(self) -> None:
+        tensors = {f"now.{name}": tensor for name, tensor in self.classifier.weights().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
+        for index, parameter in enumerate(self.classifier.trainable()):
+            state = self.optimizer.state[parameter]
+            tensors |= {f"optimizer.{index}.{key}": value.cpu().clone() for key, value in state.items()}
+        progress = {"identity": self.identity, "epochs": json.dumps([vars(epoch) for epoch in self.epochs])}
+        write_atomically(self.checkpoint, save(tensors, metadata=progress))
+
+    def _resume(self) -> None:
+        """Continue from the checkpoint, if it is of this very run; any other is replaced at the next epoch."""
+        if not self.checkpoint.is_file():
+            return
+        try:
+            with safe_open(self.checkpoint, framework="pt") as file:
+                progress = file.metadata() or {}
+                if progress.get("identity") != self.identity:
+                    return
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except Exception as error:  # safetensors raises its own kinds
+            raise RadllmError(f"The checkpoint {self.checkpoint.name} is damaged: delete it to start anew.") from error
+        self.epochs = [Epoch(**epoch) for epoch in json.loads(progress["epochs"])]
+        self.classifier.load_weights(_below("now.", tensors))
+        self.best_weights = _below("best.", tensors)
+        for index, parameter in enumerate(self.classifier.trainable()):
+            self.optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device)
+                for key, value in _below(f"optimizer.{index}.", tensors).items()
+            }
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def parse_options(**given: object) -> TrainingOptions:
+    """Options from the command line; RadllmError names the one that is out of range."""
+    try:
+        return TrainingOptions.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RadllmError(f"The option '{first['loc'][0]}' is wrong: {first['msg'].lower()}.") from error
