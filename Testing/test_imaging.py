@@ -1,0 +1,492 @@
+"""A lesion: the same from every format, one for each label or segment, and a sentence for whatever cannot be one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from dicom_writing import write_dicom, write_slice
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from radllm_backend.errors import RadllmError
+from radllm_backend.image_files import read_image, read_mask
+from radllm_backend.imaging import Lesion
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+RNG = np.random.default_rng(11)
+VALUES_3D = RNG.integers(0, 1000, (6, 9, 10), dtype=np.int16)
+VALUES_2D = RNG.integers(0, 256, (9, 10), dtype=np.uint8)
+
+
+def image_of(
+    values: np.ndarray,
+    spacing: Sequence[float] | None = None,
+    origin: Sequence[float] | None = None,
+    direction: Sequence[float] | None = None,
+) -> sitk.Image:
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing(spacing or [1.0] * values.ndim)
+    image.SetOrigin(origin or [0.0] * values.ndim)
+    image.SetDirection(direction or np.eye(values.ndim).ravel().tolist())
+    return image
+
+
+def mask_of(values: np.ndarray, label: int = 1, dtype: type = np.uint8) -> np.ndarray:
+    """A box of the label away from the border."""
+    mask = np.zeros(values.shape, dtype)
+    mask[tuple(slice(length // 4, length // 4 + 3) if length > 1 else slice(None) for length in values.shape)] = label
+    return mask
+
+
+def write(path: Path, image: sitk.Image | np.ndarray) -> Path:
+    sitk.WriteImage(image if isinstance(image, sitk.Image) else sitk.GetImageFromArray(image), str(path))
+    return path
+
+
+def pair(folder: Path, image: Any = VALUES_2D, mask: Any = None, suffix: str = "nrrd") -> tuple[Path, Path]:
+    mask = mask_of(image) if mask is None else mask
+    return write(folder / f"image.{suffix}", image), write(folder / f"mask.{suffix}", mask)
+
+
+def content(lesion: Lesion) -> tuple:
+    return lesion.geometry, lesion.image_sha256, lesion.mask_sha256
+
+
+# The same lesion, whatever holds it
+
+
+def rotation(angles: tuple[float, float, float]) -> np.ndarray:
+    transform = sitk.Euler3DTransform()
+    transform.SetRotation(*angles)
+    return np.reshape(transform.GetMatrix(), (3, 3))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    spacing=st.tuples(*[st.floats(0.01, 20)] * 3),
+    origin=st.tuples(*[st.floats(-500, 500)] * 3),
+    angles=st.tuples(*[st.floats(-np.pi, np.pi)] * 3),
+    mirrored=st.booleans(),
+    image_type=st.sampled_from([np.int16, np.uint16, np.int32, np.float32, np.float64]),
+    mask_type=st.sampled_from([np.uint8, np.int16, np.float32]),
+)
+def test_every_volume_format_gives_the_same_lesion(
+    spacing: tuple[float, float, float],
+    origin: tuple[float, float, float],
+    angles: tuple[float, float, float],
+    mirrored: bool,
+    image_type: type,
+    mask_type: type,
+) -> None:
+    assume(np.abs(origin).max() < 1000 * min(spacing))  # NIfTI keeps seven digits of the origin
+    direction = (rotation(angles) @ np.diag([1, 1, -1 if mirrored else 1])).ravel().tolist()
+    mask = mask_of(VALUES_3D, dtype=mask_type)
+    reference = Lesion.from_images(*(image_of(v, spacing, origin, direction) for v in (VALUES_3D, mask)))
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix in ("nrrd", "nii", "nii.gz", "mha"):
+            image = image_of(VALUES_3D.astype(image_type), spacing, origin, direction)
+            files = pair(Path(folder), image, image_of(mask, spacing, origin, direction), suffix)
+            assert content(Lesion.from_files(*files)) == content(reference)
+        mixed = Lesion.from_files(Path(folder) / "image.nrrd", Path(folder) / "mask.nii")
+        assert content(mixed) == content(reference)
+        assert mixed.image.GetDirection() == mixed.mask.GetDirection()
+
+
+@settings(max_examples=30, deadline=None)
+@given(spacing=st.tuples(*[st.floats(0.01, 20)] * 2), axis=st.sampled_from([0, 1, 2]))
+def test_a_single_slice_is_a_2d_lesion_along_any_axis(spacing: tuple[float, float], axis: int) -> None:
+    flat = Lesion.from_images(image_of(VALUES_2D, spacing), image_of(mask_of(VALUES_2D), spacing))
+    thick = list(spacing)
+    thick.insert(2 - axis, 7.5)
+    slices = [np.expand_dims(values, axis) for values in (VALUES_2D, mask_of(VALUES_2D))]
+    lesion = Lesion.from_images(*(image_of(values, thick, [1, 2, 3]) for values in slices))
+    assert lesion.image.GetDimension() == lesion.mask.GetDimension() == 2
+    assert content(lesion) == content(flat)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(lesion.image), VALUES_2D)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(lesion.mask), mask_of(VALUES_2D))
+
+
+def test_pictures_volumes_and_dicom_of_one_slice_agree(tmp_path: Path) -> None:
+    png = write(tmp_path / "image.png", VALUES_2D), write(tmp_path / "mask.png", mask_of(VALUES_2D, 255))
+    nrrd = pair(tmp_path, image_of(VALUES_2D[None], (0.07, 0.07, 1)), image_of(mask_of(VALUES_2D)[None], (0.07,) * 3))
+    dicom = write_dicom(tmp_path / "image.dcm", VALUES_2D, ImagerPixelSpacing=[0.07, 0.07])
+    ct = write_slice(tmp_path / "ct.dcm", VALUES_2D, (1, 2, 3), PixelSpacing=[0.07, 0.07])
+    reference = content(Lesion.from_files(*png, spacing=0.07))
+    assert content(Lesion.from_files(*png, spacing=(0.07, 0.07))) == reference
+    for image, mask in ((nrrd[0], png[1]), nrrd, (png[0], nrrd[1]), (dicom, png[1]), (dicom, nrrd[1]), (ct, png[1])):
+        spacing = 0.07 if image == png[0] else None
+        assert content(Lesion.from_files(image, mask, spacing=spacing)) == reference
+
+
+def test_hashes_tell_contents_apart() -> None:
+    def hashes(values: np.ndarray, mask: np.ndarray, spacing: float = 1.0) -> tuple[str, str]:
+        lesion = Lesion.from_images(*(image_of(array, [spacing] * 2) for array in (values, mask)))
+        return lesion.image_sha256, lesion.mask_sha256
+
+    mask = mask_of(VALUES_2D)
+    changed, moved = VALUES_2D.copy(), mask.copy()
+    changed[0, 0] += 1
+    moved[0, 0] = 1
+    variants = [
+        hashes(VALUES_2D, mask),
+        hashes(changed, mask),
+        hashes(VALUES_2D, moved),
+        hashes(VALUES_2D.reshape(10, 9), mask.reshape(10, 9)),
+    ]
+    assert len({image for image, _ in variants}) == 3  # a changed mask leaves the image as it is
+    assert len({mask for _, mask in variants}) == 3  # and a changed image the mask
+    assert hashes(VALUES_2D, mask) == hashes(VALUES_2D.astype(float), mask.astype(float) * 7)
+    bright = VALUES_2D > 100
+    assert hashes(bright * -1.0, mask) == hashes(bright * np.int16(-1), mask)  # -0.0 is 0
+    assert hashes(VALUES_2D, mask) == hashes(VALUES_2D, mask, spacing=0.5)  # the geometry tells the spacing
+
+
+# What a lesion tells about itself
+
+
+def test_geometry() -> None:
+    mask = np.zeros(VALUES_3D.shape, np.uint8)
+    mask[0:2, 3:7, 2:4] = 1
+    mask[1, 3, 2] = 0
+    images = (image_of(values, (0.07, 0.5, 2)) for values in (VALUES_3D, mask))
+    geometry = Lesion.from_images(*images).geometry
+    assert geometry.size == (10, 9, 6)
+    assert geometry.spacing == (0.07, 0.5, 2)
+    assert geometry.spacing_known
+    assert geometry.bounding_box == (2, 3, 0, 2, 4, 2)
+    assert geometry.voxels == 15
+    assert not geometry.touches_border  # the first slice is no border
+
+
+@pytest.mark.parametrize("where", [np.s_[0:3, 4:6], np.s_[4:9, 4:6], np.s_[4:6, 0:2], np.s_[4:6, 7:10]])
+def test_touching_the_border(where: tuple[slice, slice]) -> None:
+    mask = np.zeros_like(VALUES_2D)
+    mask[where] = 1
+    assert Lesion.from_images(image_of(VALUES_2D), image_of(mask)).geometry.touches_border
+
+
+def test_spacing_that_nobody_knows(tmp_path: Path) -> None:
+    png = pair(tmp_path, suffix="png")
+    lesion = Lesion.from_files(*png)
+    assert (lesion.spacing_known, lesion.geometry.spacing_known, lesion.geometry.spacing) == (False, False, (1, 1))
+    given = Lesion.from_files(*png, spacing=(0.1, 0.2))
+    assert (given.spacing_known, given.geometry.spacing) == (True, (0.1, 0.2))
+    unknown = Lesion.from_images(image_of(VALUES_2D, (0.3, 0.3)), image_of(mask_of(VALUES_2D)), spacing_known=False)
+    assert content(unknown) == content(lesion)
+
+
+def test_a_spacing_that_contradicts_the_file(tmp_path: Path) -> None:
+    files = pair(tmp_path, image_of(VALUES_2D, (0.1, 0.2)), image_of(mask_of(VALUES_2D), (0.1, 0.2)))
+    assert Lesion.from_files(*files, spacing=(0.1005, 0.2)).geometry.spacing == (0.1, 0.2)
+    with pytest.raises(RadllmError, match=r"image\.nrrd has voxels of 0\.1 x 0\.2 mm, not 0\.2 x 0\.1"):
+        Lesion.from_files(*files, spacing=(0.2, 0.1))
+    with pytest.raises(RadllmError, match=r"image\.nrrd has voxels of"):
+        Lesion.from_files(*files, spacing=0.1)
+
+
+@pytest.mark.parametrize("spacing", [0, -1, float("nan"), float("inf"), (0.1,), (0.1, 0.1, 0.1)])
+def test_a_spacing_that_is_none(tmp_path: Path, spacing: Any) -> None:
+    with pytest.raises(RadllmError, match=r"does not suit image\.png: give 2 sizes in mm above zero"):
+        Lesion.from_files(*pair(tmp_path, suffix="png"), spacing=spacing)
+
+
+def test_modality(tmp_path: Path) -> None:
+    image, mask = pair(tmp_path, suffix="png")
+    assert Lesion.from_files(image, mask).modality is None
+    assert Lesion.from_files(image, mask, modality="US").modality == "US"
+    dicom = write_dicom(tmp_path / "a.dcm", VALUES_2D)
+    assert Lesion.from_files(dicom, mask).modality == Lesion.from_files(dicom, mask, modality="MG").modality == "MG"
+    with pytest.raises(RadllmError, match=r"a\.dcm is MG, not CT: correct the modality"):
+        Lesion.from_files(dicom, mask, modality="CT")
+    with pytest.raises(RadllmError, match="The modality 'PET' is not known: give one of MG, US, CT, MR"):
+        Lesion.from_files(image, mask, modality="PET")
+
+
+# Labels and segments
+
+
+def three_labels() -> np.ndarray:
+    mask = np.zeros_like(VALUES_2D)
+    mask[1:3, 1:3], mask[4:7, 1:4], mask[5:8, 6:9] = 200, 3, 17
+    return mask
+
+
+def test_one_lesion_for_each_label(tmp_path: Path) -> None:
+    files = pair(tmp_path, mask=three_labels())
+    lesions = Lesion.all_from_files(*files)
+    assert [lesion.segment for lesion in lesions] == ["label 3", "label 17", "label 200"]
+    assert [lesion.geometry.voxels for lesion in lesions] == [9, 9, 4]
+    assert content(Lesion.from_files(*files, label=17)) == content(lesions[1])
+    assert len({lesion.image_sha256 for lesion in lesions}) == 1
+    assert [lesion.segment for lesion in Lesion.all_from_files(*pair(tmp_path))] == [""]
+
+
+def test_a_label_to_choose(tmp_path: Path) -> None:
+    files = pair(tmp_path, mask=three_labels())
+    with pytest.raises(RadllmError, match=r"mask\.nrrd leaves open .*: choose one of labels 3, 17, 200\."):
+        Lesion.from_files(*files)
+    with pytest.raises(RadllmError, match=r"mask\.nrrd has no label 2: it has labels 3, 17, 200\."):
+        Lesion.from_files(*files, label=2)
+    with pytest.raises(RadllmError, match=r"mask\.nrrd names no segments, so not 'Tumour' either: choose by label"):
+        Lesion.from_files(*files, segment="Tumour")
+    with pytest.raises(RadllmError, match=r"the mask leaves open"):
+        Lesion.from_images(image_of(VALUES_2D), image_of(three_labels()))
+    many = np.arange(VALUES_2D.size, dtype=np.uint8).reshape(VALUES_2D.shape)
+    with pytest.raises(RadllmError, match=r"labels 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 79 more\."):
+        Lesion.from_files(*pair(tmp_path, mask=many))
+
+
+def write_segments(path: Path, layers: Sequence[np.ndarray], segments: Sequence[tuple[str, str, int, int]]) -> Path:
+    """A ``.seg.nrrd`` as 3D Slicer writes it: layers in front, segments as (ID, name, layer, label)."""
+    header = ["NRRD0004", "type: uint8", f"dimension: {3 + (len(layers) > 1)}", "space: left-posterior-superior"]
+    size = " ".join(str(length) for length in layers[0].shape[::-1])
+    several = len(layers) > 1
+    header += [f"sizes: {len(layers)} {size}" if several else f"sizes: {size}"]
+    header += [f"space directions: {'none ' * several}(1,0,0) (0,1,0) (0,0,1)", "space origin: (0,0,0)"]
+    header += [f"kinds: {'list ' * several}domain domain domain", "encoding: raw"]
+    for number, (identifier, name, layer, label) in enumerate(segments):
+        facts = {"ID": identifier, "Name": name, "Layer": layer, "LabelValue": label, "Extent": "0 9 0 8 0 5"}
+        header += [f"Segment{number}_{key}:={value}" for key, value in facts.items()]
+    path.write_bytes(("\n".join(header) + "\n\n").encode() + np.stack(layers, axis=-1).astype(np.uint8).tobytes())
+    return path
+
+
+@pytest.fixture
+def segmentation(tmp_path: Path) -> tuple[Path, Path]:
+    """Overlapping segments in two layers; two of them share a name, one is empty."""
+    first, second = np.zeros((2, *VALUES_3D.shape), np.uint8)
+    first[1:3, 1:4, 1:4], first[3:5, 5:8, 5:9], second[1:4, 2:6, 2:6] = 1, 2, 1
+    segments = [("S1", "Tumour", 0, 1), ("S2", "Cyst", 0, 2), ("S3", "Cyst", 1, 1), ("S4", "Nothing", 1, 2)]
+    return write(tmp_path / "ct.nrrd", VALUES_3D), write_segments(tmp_path / "a.seg.nrrd", [first, second], segments)
+
+
+def test_segments_by_name_and_id(segmentation: tuple[Path, Path]) -> None:
+    for chosen, voxels, name in (("Tumour", 18, "Tumour"), ("S2", 24, "Cyst"), ("S3", 48, "Cyst")):
+        lesion = Lesion.from_files(*segmentation, segment=chosen)
+        assert (lesion.geometry.voxels, lesion.segment) == (voxels, name)
+    assert Lesion.from_files(*segmentation, segment="Cyst", label=2).geometry.voxels == 24
+
+
+def test_a_segment_to_choose(segmentation: tuple[Path, Path]) -> None:
+    listed = r"segments 'Tumour' \(ID S1\), 'Cyst' \(ID S2\), 'Cyst' \(ID S3\), 'Nothing' \(ID S4\)\."
+    with pytest.raises(RadllmError, match=r"a\.seg\.nrrd leaves open which lesion is meant: choose one of " + listed):
+        Lesion.from_files(*segmentation)
+    with pytest.raises(RadllmError, match=r"choose one of segments 'Cyst' \(ID S2\), 'Cyst' \(ID S3\)\."):
+        Lesion.from_files(*segmentation, segment="Cyst")
+    with pytest.raises(RadllmError, match=r"a\.seg\.nrrd has no segment 'tumour': it has " + listed):
+        Lesion.from_files(*segmentation, segment="tumour")
+    with pytest.raises(RadllmError, match=r"segment 'Nothing' of a\.seg\.nrrd is empty"):
+        Lesion.from_files(*segmentation, segment="Nothing")
+
+
+def test_one_lesion_for_each_segment(tmp_path: Path) -> None:
+    mask = np.zeros(VALUES_3D.shape, np.uint8)
+    mask[1:3, 1:4, 1:4], mask[3:5, 5:8, 5:9] = 2, 1
+    segments = [("S1", "Tumour", 0, 2), ("S2", "", 0, 1)]
+    files = write(tmp_path / "ct.nrrd", VALUES_3D), write_segments(tmp_path / "a.seg.nrrd", [mask], segments)
+    assert [(lesion.segment, lesion.geometry.voxels) for lesion in Lesion.all_from_files(*files)] == [
+        ("Tumour", 18),
+        ("", 24),
+    ]
+    broken = write_segments(tmp_path / "b.seg.nrrd", [mask, mask], [("S1", "Tumour", 2, 1)])
+    with pytest.raises(RadllmError, match=r"segment 'Tumour' of b\.seg\.nrrd is said to be in a layer that is not"):
+        Lesion.from_files(files[0], broken)
+
+
+def test_files_read_once_for_several_lesions(tmp_path: Path) -> None:
+    image, mask = pair(tmp_path, mask=three_labels(), suffix="png")
+    read = read_image(image), read_mask(mask)
+    for label in (3, 17, 200):
+        assert Lesion.from_files(*read, label=label, spacing=0.3).geometry.spacing == (0.3, 0.3)
+        again = Lesion.from_files(image, mask, label=label)
+        assert content(Lesion.from_files(*read, label=label)) == content(again)
+
+
+# Grids
+
+
+SHIFTED = [
+    ({"spacing": (1, 1.002, 2)}, "spacing"),
+    ({"origin": (5, 6.002, 7)}, "origin"),
+    ({"direction": rotation((0, 0, 0.001)).ravel().tolist()}, "direction"),
+]
+
+
+@pytest.mark.parametrize(("grid", "what"), SHIFTED, ids=[what for _, what in SHIFTED])
+def test_a_mask_on_another_grid(tmp_path: Path, grid: dict, what: str) -> None:
+    own = {"spacing": (1, 1, 2), "origin": (5, 6, 7)}
+    files = pair(tmp_path, image_of(VALUES_3D, **own), image_of(mask_of(VALUES_3D), **{**own, **grid}))
+    sentence = (
+        rf"mask\.nrrd lies on another grid than image\.nrrd \(other {what}\): size 10 x 9 x 6, spacing .* mm, "
+        r"origin \(.*\), direction \(.*\), against size 10 x 9 x 6, spacing 1 x 1 x 2 mm, origin \(5, 6, 7\), "
+        r"direction \(1, 0, 0, 0, 1, 0, 0, 0, 1\); draw it on this image or let it be resampled\."
+    )
+    with pytest.raises(RadllmError, match=sentence):
+        Lesion.from_files(*files)
+
+
+def test_a_mask_of_another_size(tmp_path: Path) -> None:
+    with pytest.raises(RadllmError, match=r"\(other size\): size 9 x 9, .* against size 10 x 9, .*; draw it on this"):
+        Lesion.from_files(*pair(tmp_path, mask=mask_of(VALUES_2D)[:, :-1], suffix="png"))
+
+
+def test_a_mask_on_nearly_the_same_grid() -> None:
+    image = image_of(VALUES_3D, (1, 1, 2), (5, 6, 7))
+    near = rotation((0, 0, 5e-5)).ravel().tolist()
+    mask = image_of(mask_of(VALUES_3D), (1, 1.0005, 2), (5, 6.0005, 7), near)
+    lesion = Lesion.from_images(image, mask)
+    for what in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(lesion.mask, what)() == getattr(lesion.image, what)()
+
+
+def test_a_mask_of_a_picture_that_says_another_pixel_size(tmp_path: Path) -> None:
+    image = write_dicom(tmp_path / "a.dcm", VALUES_2D, ImagerPixelSpacing=[0.07, 0.07])
+    mask = write(tmp_path / "mask.nrrd", image_of(mask_of(VALUES_2D), (0.1, 0.1), (3, 4)))
+    with pytest.raises(RadllmError, match=r"mask\.nrrd lies on another grid than a\.dcm \(other spacing\)"):
+        Lesion.from_files(image, mask)
+
+
+def test_resampling(tmp_path: Path) -> None:
+    image = image_of(VALUES_3D, (1, 1, 1))
+    fine = np.zeros((12, 18, 20), np.uint8)
+    fine[4:8, 6:10, 4:12] = 5
+    files = pair(tmp_path, image, image_of(fine, (0.5,) * 3, (-0.25,) * 3))
+    with pytest.raises(RadllmError, match=r"other size, spacing, origin"):
+        Lesion.from_files(*files)
+    lesion = Lesion.from_files(*files, resample=True)
+    assert lesion.geometry.bounding_box == (2, 3, 2, 4, 2, 2)
+    assert lesion.geometry.voxels == 16
+    same = pair(tmp_path, VALUES_3D)
+    assert content(Lesion.from_files(*same, resample=True)) == content(Lesion.from_files(*same))
+    coarse = pair(tmp_path, image, image_of(mask_of(VALUES_3D), (0.34,) * 3, (0.1,) * 3))
+    with pytest.raises(RadllmError, match=r"mask\.nrrd is a single voxel"):
+        Lesion.from_files(*coarse, resample=True)
+    far = pair(tmp_path, image, image_of(fine, (0.5,) * 3, (100, 0, 0)))
+    with pytest.raises(RadllmError, match=r"mask\.nrrd lies outside image\.nrrd, so that resampling leaves nothing"):
+        Lesion.from_files(*far, resample=True)
+    with pytest.raises(RadllmError, match=r"lies on another grid .*; draw it on this image\."):
+        Lesion.from_files(*pair(tmp_path, mask=mask_of(VALUES_2D)[:-1], suffix="png"), resample=True)
+
+
+def test_dimensions_that_do_not_fit(tmp_path: Path) -> None:
+    flat, deep = write(tmp_path / "flat.png", VALUES_2D), write(tmp_path / "deep.nrrd", VALUES_3D)
+    with pytest.raises(RadllmError, match=r"mask\.nrrd is 3D but flat\.png is 2D: give the mask of this image"):
+        Lesion.from_files(flat, write(tmp_path / "mask.nrrd", mask_of(VALUES_3D)))
+    with pytest.raises(RadllmError, match=r"mask\.png is 2D but deep\.nrrd is 3D: give the mask of this image"):
+        Lesion.from_files(deep, write(tmp_path / "mask.png", mask_of(VALUES_2D)))
+    with pytest.raises(RadllmError, match="the image has 4 dimensions: give a 2D or 3D image"):
+        Lesion.from_images(sitk.JoinSeries([image_of(VALUES_3D)] * 2), image_of(mask_of(VALUES_3D)))
+
+
+# What cannot be a lesion
+
+
+@pytest.mark.parametrize(
+    ("marked", "sentence"),
+    [
+        (np.s_[0:0], "is empty: mark the lesion"),
+        (np.s_[3, 4], "is a single voxel: mark the whole lesion"),
+        (np.s_[3, 2:7], "is a single row or column of voxels"),
+        (np.s_[2:7, 3], "is a single row or column of voxels"),
+    ],
+)
+def test_a_mask_too_small(tmp_path: Path, marked: Any, sentence: str) -> None:
+    mask = np.zeros_like(VALUES_2D)
+    mask[marked] = 1
+    with pytest.raises(RadllmError, match=rf"^mask\.png {sentence}"):
+        Lesion.from_files(*pair(tmp_path, mask=mask, suffix="png"))
+    with pytest.raises(RadllmError, match="^the mask is " if not mask.any() else "^segment 'Tumour' is a single"):
+        Lesion.from_images(image_of(VALUES_2D), image_of(mask), segment="Tumour" if mask.any() else "")
+
+
+def test_one_label_too_small(tmp_path: Path) -> None:
+    mask = three_labels()
+    mask[8, 0] = 4
+    with pytest.raises(RadllmError, match=r"label 4 of mask\.nrrd is a single voxel"):
+        Lesion.all_from_files(*pair(tmp_path, mask=mask))
+
+
+@pytest.mark.parametrize("value", [0.5, -1, np.nan, np.inf])
+def test_mask_values_that_are_no_labels(tmp_path: Path, value: float) -> None:
+    mask = mask_of(VALUES_2D).astype(np.float32)
+    mask[0, 0] = value
+    with pytest.raises(RadllmError, match=r"mask\.nrrd has values that are no labels: use whole numbers"):
+        Lesion.from_files(*pair(tmp_path, mask=mask))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_image_with_undefined_values(tmp_path: Path, value: float) -> None:
+    values = VALUES_2D.astype(np.float32)
+    values[0, 0] = value
+    with pytest.raises(RadllmError, match=r"image\.nrrd has NaN or infinite values: replace them"):
+        Lesion.from_files(*pair(tmp_path, image=values))
+
+
+def test_a_constant_image(tmp_path: Path) -> None:
+    with pytest.raises(RadllmError, match=r"image\.nrrd is constant \(7 everywhere\): give the image itself"):
+        Lesion.from_files(*pair(tmp_path, image=np.full_like(VALUES_2D, 7)))
+
+
+def test_colours_in_memory() -> None:
+    rgb = RNG.integers(0, 256, (9, 10, 3), dtype=np.uint8)
+    mask = image_of(mask_of(VALUES_2D))
+    lesion = Lesion.from_images(sitk.GetImageFromArray(rgb, isVector=True), mask)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(lesion.image), np.rint(rgb @ [0.299, 0.587, 0.114]))
+    with pytest.raises(RadllmError, match="the image has 2 values per voxel that are no colour"):
+        Lesion.from_images(sitk.GetImageFromArray(rgb[..., :2], isVector=True), mask)
+    with pytest.raises(RadllmError, match="the mask has several values per voxel"):
+        Lesion.from_images(image_of(VALUES_2D), sitk.GetImageFromArray(rgb, isVector=True))
+
+
+@pytest.mark.parametrize("values", [VALUES_2D, VALUES_3D, VALUES_3D[:1]], ids=["2D", "3D", "one slice"])
+def test_the_callers_images_stay_as_they_are(values: np.ndarray) -> None:
+    grid = (0.1, 0.2, 3)[: values.ndim], (1, 2, 3)[: values.ndim]
+    images = image_of(values, *grid), image_of(mask_of(values), *grid)
+    Lesion.from_images(*images, spacing_known=False)
+    for image in images:
+        assert (image.GetDimension(), image.GetSpacing(), image.GetOrigin()) == (values.ndim, *grid)
+
+
+def test_a_file_that_was_read_stays_as_it_is(tmp_path: Path) -> None:
+    read = read_image(pair(tmp_path, suffix="png")[0])
+    Lesion.from_files(read, tmp_path / "mask.png", spacing=0.3)
+    assert (read.pixels.GetSpacing(), read.spacing_known) == ((1, 1), False)
+
+
+# Real data
+
+
+def test_every_breast_ultrasound_lesion() -> None:
+    folder = SHARED / "breast-us" / "images"
+    if not folder.is_dir():
+        pytest.skip("the breast-us images are not beside the repository")
+    masks = sorted(folder.glob("*_tumor.png"))
+    assert len(masks) == 176
+    for mask in masks:
+        path = folder / mask.name.replace("_tumor", "")
+        lesion = Lesion.from_files(path, mask, spacing=0.07, modality="US")
+        assert 100 < lesion.geometry.voxels < 200_000
+    for mask in masks[::8]:
+        path = folder / mask.name.replace("_tumor", "")
+        lesion = Lesion.from_files(path, mask)
+        pillow = np.asarray(Image.open(path).convert("L"), dtype=int)
+        assert np.abs(sitk.GetArrayFromImage(lesion.image) - pillow).max() <= 1  # which weighs in whole numbers
+        drawn = np.asarray(Image.open(mask).convert("RGB")).any(axis=-1)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(lesion.mask), drawn)
+
+
+@pytest.mark.parametrize(("case", "voxels"), [("brain1", 4137), ("breast1", 143)])
+def test_the_test_images_of_pyradiomics(case: str, voxels: int) -> None:
+    folder = SHARED / "pyradiomics"
+    if not folder.is_dir():
+        pytest.skip("PyRadiomics' test images are not beside the repository")
+    lesion = Lesion.from_files(folder / f"{case}_image.nrrd", folder / f"{case}_label.nrrd")
+    assert lesion.geometry.voxels == voxels
+    assert lesion.image.GetDimension() == 3
