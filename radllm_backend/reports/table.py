@@ -1,0 +1,27 @@
+"""Many predictions as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from radllm_backend.prediction import Prediction
+
+HEADING = ["lesion", "probability", "call", "threshold", "logit", "cautions", "model", "model_sha256"]
+
+
+def prediction_rows(lesions: Sequence[str], predictions: Sequence[Prediction]) -> list[list[str]]:
+    """A heading and one row a lesion; the cautions are their codes, separated by semicolons."""
+    rows = [
+        [
+            lesion,
+            repr(prediction.probability),
+            prediction.call,
+            repr(prediction.threshold),
+            repr(prediction.logit),
+            ";".join(dict.fromkeys(caution.code for caution in prediction.cautions)),
+            prediction.model.name,
+            prediction.model.sha256,
+        ]
+        for lesion, prediction in zip(lesions, predictions, strict=True)
+    ]
+    return [HEADING, *rows]
