@@ -62,6 +62,15 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(tiny, tmp_p
     assert any((first.weights[name] != other.weights[name]).any() for name in first.weights)
 
 
+def test_a_known_number_of_epochs_trains_on_every_lesion(tiny, tmp_path):
+    fitted = fit(lesions(), "US", tiny, OPTIONS, tmp_path / "checkpoint", quiet, epochs=3)
+    assert (len(fitted.epochs), fitted.kept_epoch) == (3, 3)
+    assert all(epoch.validation_loss is None for epoch in fitted.epochs)
+    early = fit(lesions(), "US", tiny, OPTIONS, tmp_path / "early", quiet)
+    losses = [epoch.validation_loss for epoch in early.epochs]
+    assert early.kept_epoch == losses.index(min(losses)) + 1
+
+
 def test_it_stops_early(tiny, tmp_path):
     options = OPTIONS.model_copy(update={"epochs": 30, "patience": 1, "learning_rate": 0.1})
     fitted = fit(lesions(signal_strength=0), "US", tiny, options, tmp_path / "checkpoint", quiet)

@@ -91,6 +91,8 @@ def train(plan: TrainingPlan, report: Report) -> Bundle:
         plan.options,
         work / "final.safetensors",
         lambda what, done: report(f"final model, {what}", 1 - share + done * share),
+        # What the folds found is used on all lesions; a single small validation part would be a lottery.
+        epochs=round(float(np.median([result.epochs for result in results]))) if results else None,
     )
     card, out_of_fold_csv = _card(plan, settings, modality, lesions, fitted, results)
     files = {ADAPTER: save(fitted.weights), "README.md": model_readme(card).encode()}
@@ -222,7 +224,7 @@ def _summary(plan: TrainingPlan, lesions: Lesions, fitted: FittedModel) -> Train
         fewest_voxels=min((row.geometry.voxels for row in extractions), default=None),
         lesion_hashes=[lesion_hash(row) for row in extractions],
         options=plan.options.model_dump(),
-        epochs=len(fitted.epochs),
+        epochs=fitted.kept_epoch,
         versions={"radllm_backend": __version__, **{name: metadata.version(name) for name in _VERSIONED}},
         hardware=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     )

@@ -43,7 +43,7 @@ class FoldResult(Record):
     features: list[str]
     """What was selected on the training lesions of this fold."""
     epochs: int
-    """After how many epochs training stopped."""
+    """After how many epochs the weights were kept."""
 
 
 def cross_validate(
@@ -150,7 +150,7 @@ def _fold(
             ALL_BASELINE: _logistic_regression(inside, outside, usable),
         },
         features=selected,
-        epochs=len(fitted.epochs),
+        epochs=fitted.kept_epoch,
     )
 
 

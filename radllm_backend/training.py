@@ -92,8 +92,8 @@ class Epoch:
     """How one epoch went."""
 
     loss: float
-    validation_loss: float
-    validation_auc: float
+    validation_loss: float | None = None
+    validation_auc: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ class FittedModel:
     weights: dict[str, Tensor]
     """Adapter and head in the precision a bundle stores."""
     epochs: tuple[Epoch, ...]
+    kept_epoch: int
+    """After how many epochs the weights were kept."""
 
     def prompts(self, lesions: Lesions) -> list[str]:
         """What the model reads of each lesion."""
@@ -124,25 +126,32 @@ def fit(
     options: TrainingOptions,
     checkpoint: Path,
     report: Report,
+    epochs: int | None = None,
 ) -> FittedModel:
-    """Select features, standardise, and train the LoRA classifier with early stopping on whole patients kept apart.
+    """Select features, standardise, and train the LoRA classifier.
 
-    Selection and scaling use all these lesions; the held-apart ones only decide when to stop.
+    Selection and scaling use all these lesions. Whole patients are kept apart to decide when to stop, unless the number
+    of epochs is known: then the adapter learns from all lesions too.
 
     Args:
         checkpoint: a file that keeps the state after each epoch; a killed fit continues from it.
+        epochs: how many epochs to train on all lesions; None for early stopping.
     """
     chosen = select_features(lesions.features, lesions.values, lesions.labels, options.features)
     template = PromptTemplate(modality, tuple(chosen))
     columns = lesions.columns(chosen)
     mean, deviation = columns.mean(axis=0), columns.std(axis=0)
     prompts = render_prompts(template, mean, deviation, lesions)
-    training, validation = split_by_patient(lesions, options.validation, options.seed)
+    if epochs is None:
+        training, validation = split_by_patient(lesions, options.validation, options.seed)
+    else:
+        training, validation = np.arange(len(lesions)), np.arange(0)
     classifier = LoraClassifier(base, AdapterShape(options.rank, options.alpha), seed=options.seed)
     classifier.to(best_device())
     run = _Run(classifier, prompts, lesions.labels, training, validation, options, checkpoint, report, base.sha256)
-    epochs = run.train()
-    return FittedModel(template, mean, deviation, stored_precision(run.best_weights), tuple(epochs))
+    run.train(min(epochs or options.epochs, options.epochs))
+    weights = stored_precision(run.best_weights)
+    return FittedModel(template, mean, deviation, weights, tuple(run.epochs), run.best() + 1)
 
 
 def split_by_patient(lesions: Lesions, share: float, seed: int) -> tuple[IntArray, IntArray]:
@@ -194,25 +203,26 @@ class _Run:
         self.steps_per_epoch = math.ceil(len(training) / options.batch_size)
         self.epochs: list[Epoch] = []
         self.best_weights: dict[str, Tensor] = {}
-        content = [options.model_dump(exclude={"folds"}), prompts, labels.tolist(), base_sha256]
+        content = [options.model_dump(exclude={"folds"}), prompts, labels.tolist(), training.tolist(), base_sha256]
         self.identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         self.optimizer = torch.optim.AdamW(
             classifier.trainable(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
 
-    def train(self) -> list[Epoch]:
-        """All epochs, or what was left of them; `best_weights` are those of the lowest validation loss."""
+    def train(self, epochs: int) -> None:
+        """So many epochs at most, or what was left of them; `best_weights` are those of the best one."""
         self._resume()
-        while len(self.epochs) < self.options.epochs and not self._stale():
+        while len(self.epochs) < epochs and not self._stale():
             self._epoch()
             self._save()
-        return self.epochs
 
-    def _best(self) -> int:
-        return min(range(len(self.epochs)), key=lambda number: self.epochs[number].validation_loss)
+    def best(self) -> int:
+        """Which epoch had the lowest validation loss; the last one where nothing was kept apart."""
+        losses = [epoch.validation_loss for epoch in self.epochs if epoch.validation_loss is not None]
+        return losses.index(min(losses)) if losses else len(self.epochs) - 1
 
     def _stale(self) -> bool:
-        return bool(self.epochs) and len(self.epochs) - 1 - self._best() >= self.options.patience
+        return bool(self.epochs) and len(self.epochs) - 1 - self.best() >= self.options.patience
 
     def _epoch(self) -> None:
         number = len(self.epochs)
@@ -224,14 +234,13 @@ class _Run:
             done = (number + (step + 1) / self.steps_per_epoch) / self.options.epochs
             self.report(f"epoch {number + 1}/{self.options.epochs}, loss {np.mean(losses):.3f}{self._so_far()}", done)
         weights = self.classifier.weights()
-        self._round_weights(weights)
-        self.epochs.append(self._validate(float(np.mean(losses))))
-        self.classifier.load_weights(weights)
-        if self._best() == number:
+        self.epochs.append(self._validated(float(np.mean(losses)), weights))
+        if self.best() == number:
             self.best_weights = weights
 
     def _so_far(self) -> str:
-        return f", validation AUC {self.epochs[-1].validation_auc:.3f}" if self.epochs else ""
+        auc = self.epochs[-1].validation_auc if self.epochs else None
+        return "" if auc is None else f", validation AUC {auc:.3f}"
 
     def _batches(self, epoch: int) -> Iterator[NDArray[np.int_]]:
         """The training rows in this epoch's order, which depends on seed and epoch alone: a resumed run repeats it."""
@@ -270,18 +279,18 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * factor
 
-    def _round_weights(self, weights: dict[str, Tensor]) -> None:
-        """Validate what a bundle will hold: the adapter in its stored precision."""
+    def _validated(self, loss: float, weights: dict[str, Tensor]) -> Epoch:
+        """The epoch judged by the lesions kept apart, with the adapter in the precision that a bundle stores."""
+        if not len(self.validation):
+            return Epoch(loss)
         self.classifier.load_weights(stored_precision(weights))
-
-    def _validate(self, loss: float) -> Epoch:
         logits = np.array(self.classifier.score([self.prompts[row] for row in self.validation]))
+        self.classifier.load_weights(weights)
         labels = self.labels[self.validation]
         probabilities = 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
-        weights = self.class_weights[labels]
         return Epoch(
             loss=loss,
-            validation_loss=float(log_loss(labels, probabilities, sample_weight=weights)),
+            validation_loss=float(log_loss(labels, probabilities, sample_weight=self.class_weights[labels])),
             validation_auc=float(roc_auc_score(labels, logits)),
         )
 
