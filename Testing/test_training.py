@@ -17,10 +17,11 @@ pytest.importorskip("torch")
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from radllm_backend import base_models
 from radllm_backend.errors import RadllmError
-from radllm_backend.evaluation import LORA, cross_validate, outer_folds, performances
+from radllm_backend.evaluation import LORA, area_under_curve, cross_validate, outer_folds, performances
 from radllm_backend.training import Lesions, TrainingOptions, fit, parse_options, split_by_patient
 
 NAMES = tuple(f"original_glcm_{name}" for name in ("Contrast", "Correlation", "Id", "Idm", "MCC", "Imc1"))
@@ -44,7 +45,7 @@ def tiny(tiny_base: Path, fresh_cache: Path) -> base_models.BaseModelFolder:
     return base_models.locate(tiny_base)
 
 
-OPTIONS = TrainingOptions(features=2, epochs=8, patience=8, learning_rate=0.02, rank=4, batch_size=8, folds=3)
+OPTIONS = TrainingOptions(features=2, epochs=8, patience=8, learning_rate=0.005, rank=4, batch_size=8, folds=3)
 
 
 def test_it_learns_what_can_be_learned(tiny, tmp_path):
@@ -162,6 +163,13 @@ def test_selection_cannot_see_the_held_out_labels(tiny, tmp_path):
     results = cross_validate(cases, "US", tiny, OPTIONS.model_copy(update={"epochs": 1}), tmp_path, quiet)
     for row in performances(results, cases):
         assert row.auc_interval[0] <= 0.5 <= row.auc_interval[1], row
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(-3, 3)), min_size=2, max_size=40))
+def test_the_area_is_scikit_learns(cases):
+    labels, scores = np.array([case[0] for case in cases]), np.array([case[1] for case in cases], dtype=float)
+    if len(set(labels)) == 2:
+        assert area_under_curve(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
 
 
 def test_intervals_count_patients_not_lesions():

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -107,7 +107,7 @@ def performances(results: list[FoldResult], lesions: Lesions, seed: int = 0) -> 
     """
     scores = {model: out_of_fold(results, model, len(lesions)) for model in results[0].scores}
     draws = _bootstrap(scores, lesions, seed)
-    auc = {model: float(roc_auc_score(lesions.labels, values)) for model, values in scores.items()}
+    auc = {model: area_under_curve(lesions.labels, values) for model, values in scores.items()}
     return [
         Performance(
             model=model,
@@ -118,6 +118,13 @@ def performances(results: list[FoldResult], lesions: Lesions, seed: int = 0) -> 
         )
         for model in scores
     ]
+
+
+def area_under_curve(labels: IntArray, scores: FloatArray) -> float:
+    """Area under the ROC curve by mid-ranks (Hanley and McNeil, Radiology 143 (1982) 29): a tie counts half."""
+    malignant = int(labels.sum())
+    surplus = rankdata(scores)[labels == 1].sum() - malignant * (malignant + 1) / 2
+    return float(surplus / (malignant * (len(labels) - malignant)))
 
 
 def out_of_fold(results: list[FoldResult], model: str, lesions: int) -> FloatArray:
@@ -189,7 +196,7 @@ def _bootstrap(scores: dict[str, FloatArray], lesions: Lesions, seed: int) -> di
         if len(set(lesions.labels[rows])) < 2:
             continue
         for model, values in scores.items():
-            draws[model].append(float(roc_auc_score(lesions.labels[rows], values[rows])))
+            draws[model].append(area_under_curve(lesions.labels[rows], values[rows]))
     return {model: np.array(values) for model, values in draws.items()}
 
 

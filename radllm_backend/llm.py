@@ -123,7 +123,7 @@ class LoraClassifier(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """Copy of the adapter and the head, by name, on the CPU. Only before `merge`."""
-        adapter = get_peft_model_state_dict(self.backbone)
+        adapter = get_peft_model_state_dict(self.backbone, save_embedding_layers=False)
         head = {_HEAD + name: tensor for name, tensor in self.head.state_dict().items()}
         return {name: tensor.detach().cpu().clone() for name, tensor in {**adapter, **head}.items()}
 

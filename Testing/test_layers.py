@@ -1,0 +1,61 @@
+"""The house stays in order: what may import what, and what must work without torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1] / "radllm_backend"
+FILES = """
+    errors safe_files features feature_names prediction dicom_files image_files imaging extraction feature_table
+    selection prompt model_cache fetching base_models calibration explanation bundle cautions llm model training
+    evaluation building datasets reports doctor console cli __main__
+"""
+TORCH_FREE_FILES = """
+    errors features feature_names prediction imaging extraction feature_table selection prompt base_models calibration
+    bundle cautions explanation model datasets.manifest datasets.phantoms reports.html doctor console cli
+"""
+ORDER, TORCH_FREE = FILES.split(), TORCH_FREE_FILES.split()
+
+
+def imports_of(path: Path) -> set[str]:
+    """Names of the package's own modules that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "radllm_backend":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("radllm_backend."):
+            found.add(node.module.split(".")[1])
+    return found & set(ORDER)
+
+
+def test_a_file_imports_only_from_those_before_it():
+    for path in PACKAGE.rglob("*.py"):
+        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        later = {name for name in imports_of(path) if ORDER.index(name) > ORDER.index(own)}
+        # A model loads its language model on first use, doors import what they open: but never upwards.
+        assert not later, f"{path.name} imports {later}"
+
+
+def test_everything_down_to_the_prompt_works_without_torch():
+    names = ", ".join(f"radllm_backend.{name}" for name in TORCH_FREE)
+    code = (
+        "import sys\n"
+        "class NoTorch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'transformers', 'peft'): raise ImportError(name)\n"
+        "sys.meta_path.insert(0, NoTorch())\n"
+        f"import {names}\n"
+        "from radllm_backend import Lesion, Model, Features, extract\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_the_package_imports_next_to_nothing():
+    code = "import sys, radllm_backend; print(sorted({'numpy', 'torch', 'SimpleITK', 'pydantic'} & set(sys.modules)))"
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert output.strip() == "[]"
