@@ -93,9 +93,13 @@ def calls(build: Path, kind: str) -> list[str]:
 
 def unlisted(module: Path, build: Path) -> set[str]:
     """Files of the module that Slicer would leave out of the package: all but its CMake files and its tests."""
-    there = {path.relative_to(module).as_posix() for path in module.rglob("*") if path.is_file()}
-    kept = {name for name in there if not name.startswith("Testing/") and "__pycache__" not in name}
-    return kept - {"CMakeLists.txt"} - {*calls(build, "script"), *calls(build, "resource")}
+    there = {path.relative_to(module) for path in module.rglob("*") if path.is_file()}
+    own = {path for path in there if path.parts[0] != "Testing" and not any(map(is_cache, path.parts))}
+    return {path.as_posix() for path in own} - {"CMakeLists.txt", *calls(build, "script"), *calls(build, "resource")}
+
+
+def is_cache(name: str) -> bool:
+    return name == "__pycache__" or name.startswith(".")
 
 
 def test_every_file_of_the_module_is_listed_once(build: Path) -> None:
@@ -130,7 +134,7 @@ def test_a_listed_file_that_is_missing_stops_the_build(tmp_path: Path, slicer_di
 
 def copy_of_the_extension(folder: Path) -> Path:
     source = folder / "source"
-    shutil.copytree(MODULE, source / "RadiomicsLLM", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(MODULE, source / "RadiomicsLLM", ignore=shutil.ignore_patterns("__pycache__", ".*"))
     shutil.copy(ROOT / "CMakeLists.txt", source)
     (source / "radllm_backend").mkdir()
     return source
