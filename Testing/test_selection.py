@@ -12,9 +12,9 @@ from radllm_backend.selection import mrmr, select_features, usable_columns
 def lesions(count=200):
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, count)
-    strong = labels + random.normal(0, 0.5, count)
+    strong = labels + random.normal(0, 0.8, count)
     copy = strong + random.normal(0, 0.01, count)
-    weak = labels + random.normal(0, 1.5, count)
+    weak = labels + random.normal(0, 1.0, count)
     noise = random.normal(size=count)
     return np.column_stack([noise, strong, copy, weak]), labels
 
@@ -22,7 +22,7 @@ def lesions(count=200):
 def test_a_copy_of_a_taken_feature_comes_after_a_weaker_one_of_its_own():
     values, labels = lesions()
     order = mrmr(values, labels, 3)
-    assert set(order[:2]) == {3} | ({1, 2} & set(order[:2]))
+    assert order[0] in (1, 2)
     assert order[1] == 3
 
 
