@@ -85,6 +85,7 @@ def load_module(path: Path) -> types.ModuleType:
 
 def open_module(module: types.ModuleType, width: int = 400) -> Any:
     """The module's widget object, as after choosing the module; its ``parent`` is the panel."""
+    pythonqt.collect_slot_errors()
     panel = widgets.qMRMLWidget()
     QtWidgets.QVBoxLayout(panel).setContentsMargins(0, 0, 0, 0)
     panel.resize(width, 100)

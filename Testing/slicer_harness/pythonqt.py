@@ -9,7 +9,7 @@ import inspect
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -128,19 +128,19 @@ class _Finder:
         return spec
 
 
-def _collect_slot_errors() -> None:
-    previous: Callable[..., Any] = sys.excepthook
+def collect_slot_errors() -> None:
+    """Have ``slot_errors`` told of exceptions from now on; other code (Typer) takes the hook away at every call."""
+    sys.excepthook = _hook
 
-    def hook(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
-        slot_errors.append(error)
-        previous(kind, error, trace)
 
-    sys.excepthook = hook
+def _hook(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    slot_errors.append(error)
+    sys.__excepthook__(kind, error, trace)
 
 
 _finder = _Finder()
 _properties_as_attributes()
-_collect_slot_errors()
+collect_slot_errors()
 setattr(builtins, _CONNECT, connect)
 # The .ui file's own connections name C++ types; `widgets.qMRMLWidget` does their work.
 QtCore.QLoggingCategory.setFilterRules("qt.core.qobject.connect=false")
