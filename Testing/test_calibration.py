@@ -27,6 +27,8 @@ def test_scores_worse_than_chance_never_turn_the_model_round():
     fitted = fit_calibration(-labels.astype(float) + np.linspace(0, 0.1, 40), labels)
     assert fitted.slope == 0
     assert fitted.probability(7.0) == pytest.approx(0.25)
+    slightly_worse = fit_calibration(np.tile([2.0, -1.0, 0.0, 0.0], 10), labels)
+    assert (slightly_worse.slope, slightly_worse.probability(9.0)) == (0, pytest.approx(0.25))
     assert fit_calibration(np.zeros(40), labels).probability(1.0) == pytest.approx(0.25)
 
 
