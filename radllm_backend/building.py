@@ -25,6 +25,7 @@ from radllm_backend.bundle import (
     FeatureSummary,
     ModelCard,
     TrainingSummary,
+    refuse_existing,
     write_bundle,
 )
 from radllm_backend.calibration import Calibration, fit_calibration, youden_threshold
@@ -73,8 +74,7 @@ def train(plan: TrainingPlan, report: Report) -> Bundle:
     Raises:
         RadllmError: the output exists, the table is unfit, or too few lesions of a class.
     """
-    if plan.output.exists() and (not plan.output.is_dir() or any(plan.output.iterdir())):
-        raise RadllmError(f"{plan.output} exists already: choose another folder for the model, or remove it first.")
+    refuse_existing(plan.output)  # before the hours rather than after them
     settings, modality = _settings(plan), _modality(plan)
     lesions = _lesions(plan)
     work = plan.output.with_name(plan.output.name + ".training")
@@ -237,7 +237,11 @@ def _command(plan: TrainingPlan) -> str:
     for name, value in plan.options.model_dump().items():
         if value != defaults[name]:
             flag = "--" + name.replace("_", "-")
-            words += [flag] if value is True else [f"--no-{flag[2:]}"] if value is False else [flag, str(value)]
+            words += [flag] if value is True else [flag, str(value)]
+    if plan.settings:
+        words += ["--settings", plan.settings.name]
+    if plan.modality:
+        words += ["--modality", plan.modality]
     if _base_name(plan.base) != DEFAULT_BASE:
         words += ["--base-model", _base_name(plan.base)]
     return " ".join([*words, "-o", plan.output.name])

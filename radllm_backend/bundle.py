@@ -178,8 +178,7 @@ def write_bundle(folder: Path, card: ModelCard, files: dict[str, bytes]) -> Bund
     Raises:
         RadllmError: the folder exists already and is not an empty one, or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RadllmError(f"{folder} exists already: choose another folder for the model, or remove it first.")
+    refuse_existing(folder)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     card = card.model_copy(update={"files": hashes})
     text = json.dumps(card.model_dump(mode="json"), indent=1) + "\n"
@@ -198,6 +197,12 @@ def write_bundle(folder: Path, card: ModelCard, files: dict[str, bytes]) -> Bund
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return read_bundle(folder)
+
+
+def refuse_existing(folder: Path) -> None:
+    """RadllmError where a model would be written over something: only a new or an empty folder will do."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RadllmError(f"{folder} exists already: choose another folder for the model, or remove it first.")
 
 
 def _refuse_strangers(folder: Path) -> None:

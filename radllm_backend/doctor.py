@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +44,7 @@ def healthy(findings: list[Finding]) -> bool:
 
 def _packages() -> Iterator[Finding]:
     yield Finding("radllm_backend", True, f"{__version__}, Python {platform.python_version()} on {platform.system()}")
+    distributions = metadata.packages_distributions()  # a look at every installed file: once
     extraction = "pip install pyradiomics-bhklab==3.1.4 (inside Slicer: the extension SlicerRadiomics)"
     for package, advice in (
         ("numpy", "pip install 'numpy>=2,<2.5'"),
@@ -56,7 +56,9 @@ def _packages() -> Iterator[Finding]:
         ("safetensors", _INSTALL_LLM),
     ):
         found = find_spec(package) is not None
-        yield Finding(package, found, _version(package) if found else "not installed", "" if found else advice)
+        names = distributions.get(package, [])
+        version = metadata.version(names[0]) if names else "version unknown"
+        yield Finding(package, found, version if found else "not installed", "" if found else advice)
 
 
 def _decoders() -> Iterator[Finding]:
@@ -111,8 +113,3 @@ def _disk() -> Finding:
     enough = free > _NEEDED_BYTES
     advice = "" if enough else "free some space, or set RADLLM_CACHE to a folder on another disk"
     return Finding("disk", enough, f"{free / 1e9:.1f} GB free for the base models", advice, False)
-
-
-def _version(package: str) -> str:
-    distributions = metadata.packages_distributions().get(package, [])
-    return metadata.version(distributions[0]) if distributions else f"version unknown ({sys.prefix})"

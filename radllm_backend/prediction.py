@@ -74,3 +74,12 @@ class Prediction(Record):
     def strongest(self) -> list[FeatureShare]:
         """The features, the one that moved the prediction most first."""
         return sorted(self.features, key=lambda share: -abs(share.effect or 0))
+
+
+def percent(probability: float) -> str:
+    """A probability for people: one decimal; never a certainty that the model does not claim."""
+    if 0 < probability < 0.0005:
+        return "<0.1%"
+    if 0.9995 <= probability < 1:
+        return ">99.9%"
+    return f"{probability:.1%}"

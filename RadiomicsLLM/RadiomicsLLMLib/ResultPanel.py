@@ -90,20 +90,13 @@ def _bar(prediction: Prediction) -> qt.QProgressBar:
 
 
 def _explained(prediction: Prediction) -> str:
+    from radllm_backend.prediction import percent
+
     return _("Probability of malignancy {probability}; likely malignant from {threshold} on, says {model}.").format(
-        probability=_percent(prediction.probability),
-        threshold=_percent(prediction.threshold),
+        probability=percent(prediction.probability),
+        threshold=percent(prediction.threshold),
         model=prediction.model.name,
     )
-
-
-def _percent(probability: float) -> str:
-    """One decimal; never a certainty that the model does not claim."""
-    if 0 < probability < 0.0005:
-        return "<0.1%"
-    if 0.9995 <= probability < 1:
-        return ">99.9%"
-    return f"{probability:.1%}"
 
 
 def _prompt(prediction: Prediction) -> ctk.ctkCollapsibleButton:

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import Extraction, Features
-from radllm_backend.prediction import RESEARCH_USE_ONLY, FeatureShare, Prediction
+from radllm_backend.prediction import RESEARCH_USE_ONLY, FeatureShare, Prediction, percent
 from radllm_backend.reports.key_image import OUTLINE, key_image
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, significant=_significant, signed=_signed)
+    environment.filters.update(percent=percent, significant=_significant, signed=_signed)
     return environment.get_template("report.html.jinja")
 
 
@@ -170,15 +170,6 @@ def _versions(versions: dict[str, str]) -> str:
 
 def _times(numbers: tuple[float, ...]) -> str:
     return " × ".join(_significant(number) for number in numbers)
-
-
-def _percent(probability: float) -> str:
-    """One decimal; never a certainty that the model does not claim."""
-    if 0 < probability < 0.0005:
-        return "<0.1%"
-    if 0.9995 <= probability < 1:
-        return ">99.9%"
-    return f"{probability:.1%}"
 
 
 def _significant(number: float) -> str:
