@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 from dataclasses import dataclass
 from importlib import metadata
@@ -244,7 +245,9 @@ def _command(plan: TrainingPlan) -> str:
         words += ["--modality", plan.modality]
     if _base_name(plan.base) != DEFAULT_BASE:
         words += ["--base-model", _base_name(plan.base)]
-    return " ".join([*words, "-o", plan.output.name])
+    if plan.description:
+        words += ["--description", plan.description]
+    return shlex.join([*words, "-o", plan.output.name])
 
 
 def _base_name(base: BaseModelFolder) -> str:
