@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from radllm_backend import base_models
+from radllm_backend.cohort import Lesions, outer_folds, split_by_patient
 from radllm_backend.errors import RadllmError
-from radllm_backend.evaluation import LORA, area_under_curve, cross_validate, outer_folds, performances
-from radllm_backend.training import Lesions, TrainingOptions, fit, parse_options, split_by_patient
+from radllm_backend.evaluation import LORA, area_under_curve, cross_validate, performances
+from radllm_backend.training import TrainingOptions, fit, parse_options
 
 NAMES = tuple(f"original_glcm_{name}" for name in ("Contrast", "Correlation", "Id", "Idm", "MCC", "Imc1"))
 
@@ -127,7 +128,7 @@ def test_a_damaged_checkpoint_says_so(tiny, tmp_path):
 @given(st.integers(0, 1000), st.integers(1, 3))
 def test_no_patient_is_on_two_sides(seed, each):
     cases = lesions(count=60, seed=seed, each=each)
-    for training, held_out in [split_by_patient(cases, 0.2, seed), *outer_folds(cases, OPTIONS)]:
+    for training, held_out in [split_by_patient(cases, 0.2, seed), *outer_folds(cases, OPTIONS.folds, OPTIONS.seed)]:
         assert not set(cases.groups[training]) & set(cases.groups[held_out])
         assert sorted([*training, *held_out]) == list(range(60))
         assert len(set(cases.labels[held_out])) == 2
@@ -201,4 +202,4 @@ def test_too_few_patients_are_counted():
     with pytest.raises(RadllmError, match="There are 3 patients with benign and 3 with malignant lesions"):
         split_by_patient(lesions(count=6), 0.2, 0)
     with pytest.raises(RadllmError, match="only 2 patients in the smaller class"):
-        outer_folds(lesions(count=4), OPTIONS)
+        outer_folds(lesions(count=4), OPTIONS.folds, OPTIONS.seed)

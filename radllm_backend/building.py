@@ -31,6 +31,7 @@ from radllm_backend.bundle import (
 )
 from radllm_backend.calibration import Calibration, fit_calibration, youden_threshold
 from radllm_backend.cautions import lesion_hash
+from radllm_backend.cohort import Lesions
 from radllm_backend.errors import RadllmError
 from radllm_backend.evaluation import LORA, FoldResult, cross_validate, out_of_fold, performances
 from radllm_backend.extraction import Settings, load_settings
@@ -40,7 +41,7 @@ from radllm_backend.prediction import RESEARCH_USE_ONLY
 from radllm_backend.prompt import TEMPLATE_VERSION
 from radllm_backend.safe_files import sha256_of
 from radllm_backend.selection import usable_columns
-from radllm_backend.training import FittedModel, Lesions, Report, TrainingOptions, fit
+from radllm_backend.training import FittedModel, Report, TrainingOptions, fit
 
 FloatArray = NDArray[np.float64]
 DEFAULT_BASE = "smollm2-135m-instruct"

@@ -10,18 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from radllm_backend.base_models import BaseModelFolder
 from radllm_backend.bundle import Performance
-from radllm_backend.errors import RadllmError
+from radllm_backend.cohort import Lesions, outer_folds
 from radllm_backend.features import Record
 from radllm_backend.llm import AdapterShape, LoraClassifier, best_device
 from radllm_backend.safe_files import read_json, write_atomically
 from radllm_backend.selection import usable_columns
-from radllm_backend.training import FittedModel, Lesions, Report, TrainingOptions, fit
+from radllm_backend.training import FittedModel, Report, TrainingOptions, fit
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int_]
@@ -60,7 +59,7 @@ def cross_validate(
     both sides.
     """
     results = []
-    for number, (training, held_out) in enumerate(outer_folds(lesions, options)):
+    for number, (training, held_out) in enumerate(outer_folds(lesions, options.folds, options.seed)):
 
         def report_fold(what: str, done: float, number: int = number) -> None:
             report(f"fold {number + 1}/{options.folds}, {what}", (number + done) / options.folds)
@@ -74,20 +73,6 @@ def cross_validate(
             checkpoint.unlink(missing_ok=True)
         results.append(kept)
     return results
-
-
-def outer_folds(lesions: Lesions, options: TrainingOptions) -> list[tuple[IntArray, IntArray]]:
-    """(training rows, held-out rows) of each fold: stratified by label, grouped by patient."""
-    if options.folds == 1:
-        raise RadllmError("One fold leaves nothing to train on: use at least 2 folds, or 0 for none.")
-    patients = min(len(set(lesions.groups[lesions.labels == label])) for label in (0, 1))
-    if patients < options.folds:
-        raise RadllmError(
-            f"There are {options.folds} folds and only {patients} patients in the smaller class: "
-            "add lesions or use fewer folds."
-        )
-    splitter = StratifiedGroupKFold(options.folds, shuffle=True, random_state=options.seed)
-    return list(splitter.split(lesions.values, lesions.labels, lesions.groups))
 
 
 def score_fitted(fitted: FittedModel, lesions: Lesions, base: BaseModelFolder, options: TrainingOptions) -> list[float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from pydantic import Field, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save
 from sklearn.metrics import log_loss, roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from radllm_backend.base_models import BaseModelFolder
+from radllm_backend.cohort import Lesions, split_by_patient
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import Record
 from radllm_backend.llm import AdapterShape, LoraClassifier, best_device, stored_precision
@@ -60,31 +60,6 @@ class TrainingOptions(Record):
     seed: int = 0
     folds: int = Field(5, ge=0)
     """Outer folds of the cross-validation that the model card reports; 0: none."""
-
-
-@dataclass(frozen=True)
-class Lesions:
-    """Training lesions: feature values, labels and the patients they belong to."""
-
-    features: tuple[str, ...]
-    values: FloatArray
-    """Lesions × features."""
-    labels: IntArray
-    """0 benign, 1 malignant."""
-    groups: NDArray[np.str_]
-    """The patient of each lesion."""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, rows: NDArray[np.int_]) -> Lesions:
-        """Some of the lesions."""
-        return Lesions(self.features, self.values[rows], self.labels[rows], self.groups[rows])
-
-    def columns(self, names: Sequence[str]) -> FloatArray:
-        """Their values of some features, in the order given."""
-        where = {name: index for index, name in enumerate(self.features)}
-        return self.values[:, [where[name] for name in names]]
 
 
 @dataclass(frozen=True)
@@ -152,26 +127,6 @@ def fit(
     run.train(min(epochs or options.epochs, options.epochs))
     weights = stored_precision(run.best_weights)
     return FittedModel(template, mean, deviation, weights, tuple(run.epochs), run.best() + 1)
-
-
-def split_by_patient(lesions: Lesions, share: float, seed: int) -> tuple[IntArray, IntArray]:
-    """Row numbers of a training and a validation part: stratified by label, no patient in both.
-
-    Raises:
-        RadllmError: too few patients of one class.
-    """
-    parts = max(2, round(1 / share))
-    patients = {label: len(set(lesions.groups[lesions.labels == label])) for label in (0, 1)}
-    if min(patients.values()) < parts:
-        raise RadllmError(
-            f"There are {patients[0]} patients with benign and {patients[1]} with malignant lesions and at least "
-            f"{parts} of each are needed: add lesions or use fewer folds."
-        )
-    splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
-    training, validation = next(iter(splitter.split(lesions.values, lesions.labels, lesions.groups)))
-    if len(set(lesions.labels[validation])) < 2:
-        raise RadllmError("One class has too few patients for a validation part: add lesions.")
-    return training, validation
 
 
 class _Run:
