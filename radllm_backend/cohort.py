@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.feature_names import depends_on_spacing
+from radllm_backend.feature_table import FeatureTable
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int_]
@@ -43,6 +45,32 @@ class Lesions:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @classmethod
+    def from_table(cls, table: FeatureTable, target: str, group: str, *, scale_free: bool = False) -> Lesions:
+        """The lesions of a table.
+
+        Args:
+            target: column that says benign or malignant.
+            group: column that names the patient.
+            scale_free: without the features that depend on the pixel spacing.
+
+        Raises:
+            RadllmError: a column or a cell is missing, another word than those two, or only one of them.
+        """
+        keep = np.array([not (scale_free and depends_on_spacing(name)) for name in table.features], dtype=bool)
+        return cls(
+            tuple(name for name, kept in zip(table.features, keep, strict=True) if kept),
+            table.values[:, keep],
+            table.labels(target),
+            np.array(table.column(group)),
+            table.descriptors,
+            table.categories,
+        )
+
+    def shuffled(self, seed: int) -> Lesions:
+        """The same lesions with their labels dealt out at random: what a model finds in them is chance, or a leak."""
+        return replace(self, labels=np.random.default_rng(seed).permutation(self.labels))
+
     def take(self, rows: NDArray[np.int_]) -> Lesions:
         """Some of the lesions."""
         return Lesions(
@@ -53,6 +81,10 @@ class Lesions:
             self.descriptors,
             self.categories[rows],
         )
+
+    def with_features(self, names: Sequence[str]) -> Lesions:
+        """The same lesions with some of their features only, in the order given."""
+        return replace(self, features=tuple(names), values=self.columns(names))
 
     def columns(self, names: Sequence[str]) -> FloatArray:
         """Their values of some features, in the order given."""

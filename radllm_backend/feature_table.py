@@ -1,4 +1,4 @@
-"""Tables of lesions: a CSV with one row a lesion, one column a feature, and whatever else the user keeps there."""
+"""Tables of lesions: a CSV, one row a lesion, one column a feature or descriptor, and whatever else the user keeps."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from radllm_backend.descriptors import PREFIX, canonical, display_name
 from radllm_backend.errors import RadllmError
 from radllm_backend.feature_names import is_canonical
 from radllm_backend.features import Extraction, Features
@@ -25,7 +26,7 @@ _LABELS = {"0": 0, "benign": 0, "1": 1, "malignant": 1}
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Feature values of many lesions, with the other columns of their table."""
+    """Feature values and descriptors of many lesions, with the other columns of their table."""
 
     name: str
     """The file's name, for messages."""
@@ -33,6 +34,10 @@ class FeatureTable:
     """PyRadiomics names, in the order of the columns."""
     values: NDArray[np.float64]
     """Lesions × features; NaN where a cell is empty."""
+    descriptors: tuple[str, ...]
+    """Names of the radiologist's categorical findings (`descriptors.VOCABULARIES`), in the order of the columns."""
+    categories: NDArray[np.str_]
+    """Lesions × descriptors; canonical values, empty where a cell is."""
     columns: dict[str, list[str]]
     """Every other column as text."""
     extractions: tuple[Extraction | None, ...]
@@ -75,27 +80,35 @@ class FeatureTable:
             Features(
                 values={name: _or_none(value) for name, value in zip(self.features, row, strict=True)},
                 extraction=extraction,
+                descriptors=dict(zip(self.descriptors, given, strict=True)),
             )
-            for row, extraction in zip(self.values.tolist(), self.extractions, strict=True)
+            for row, given, extraction in zip(
+                self.values.tolist(), self.categories.tolist(), self.extractions, strict=True
+            )
         ]
 
 
 def read_table(path: str | Path) -> FeatureTable:
-    """A CSV with a heading line (UTF-8, comma-separated); columns under PyRadiomics names are the features.
+    """A CSV with a heading line (UTF-8, comma-separated).
+
+    Columns under PyRadiomics names are the features, those that begin with ``descriptor_`` the descriptors; a table
+    needs one of either.
 
     Raises:
-        RadllmError: no such file, not a CSV, no feature column, a column twice, or a cell that is not a number.
+        RadllmError: no such file, not a CSV, neither a feature nor a descriptor, an unknown descriptor, a column
+            twice, or a cell that is not a number or not in its descriptor's vocabulary.
     """
     path = Path(path)
     heading, rows = _cells(path)
     features = tuple(name for name in heading if is_canonical(name))
-    if not features:
+    described = tuple(name for name in heading if name.startswith(PREFIX))
+    if not features and not described:
         raise RadllmError(
-            f"{path.name} has no column with a PyRadiomics feature name such as 'original_shape2D_Sphericity': "
-            "make the table with radllm extract."
+            f"{path.name} has no column with a PyRadiomics feature name such as 'original_shape2D_Sphericity', nor a "
+            f"descriptor such as '{PREFIX}mass_shape': make the table with radllm extract."
         )
+    own = {*features, *described, EXTRACTION}
     where = {name: index for index, name in enumerate(heading)}
-    others = [name for name in heading if name not in set(features) and name != EXTRACTION]
     return FeatureTable(
         name=path.name,
         features=features,
@@ -105,7 +118,15 @@ def read_table(path: str | Path) -> FeatureTable:
                 for line, row in enumerate(rows, start=2)
             ]
         ),
-        columns={name: [row[where[name]].strip() for row in rows] for name in others},
+        descriptors=tuple(_descriptor(name, path.name) for name in described),
+        categories=np.array(
+            [
+                [_category(row[where[name]], name, path.name, line) for name in described]
+                for line, row in enumerate(rows, start=2)
+            ],
+            dtype=str,
+        ),
+        columns={name: [row[where[name]].strip() for row in rows] for name in heading if name not in own},
         extractions=tuple(
             _provenance(row[where[EXTRACTION]] if EXTRACTION in where else "", path.name, line)
             for line, row in enumerate(rows, start=2)
@@ -114,18 +135,22 @@ def read_table(path: str | Path) -> FeatureTable:
 
 
 def write_table(path: Path, rows: Sequence[tuple[dict[str, str], Features]]) -> None:
-    """Each lesion's own columns, its feature values and its provenance (JSON, last column), all or nothing.
+    """Each lesion's own columns, descriptors, feature values and provenance (JSON, last column), all or nothing.
 
-    Rows may have different features: a value that a row lacks is empty.
+    Rows may have different features and descriptors: a value that a row lacks is empty. Where a lesion's own columns
+    name a descriptor too, the lesion's descriptor counts.
     """
-    others = list(dict.fromkeys(name for columns, _ in rows for name in columns))
+    descriptors = list(dict.fromkeys(name for _, row in rows for name in row.descriptors))
+    described = [PREFIX + name for name in descriptors]
+    others = list(dict.fromkeys(name for columns, _ in rows for name in columns if name not in described))
     features = list(dict.fromkeys(name for _, row in rows for name in row.values))
-    lines: list[list[str]] = [[*others, *features, EXTRACTION]]
+    lines: list[list[str]] = [[*others, *described, *features, EXTRACTION]]
     for columns, row in rows:
         cells = [row.values.get(name) for name in features]
         lines.append(
             [
                 *(columns.get(name, "") for name in others),
+                *(row.descriptors.get(name, "") for name in descriptors),
                 *("" if cell is None else repr(cell) for cell in cells),
                 row.extraction.model_dump_json() if row.extraction else "",
             ]
@@ -188,6 +213,22 @@ def _value(cell: str, name: str, table: str, line: int) -> float:
             f"{table} has '{text[:40]}' as '{name}' in line {line}: use a finite number or an empty cell."
         )
     return value
+
+
+def _descriptor(column: str, table: str) -> str:
+    name = column.removeprefix(PREFIX)
+    try:
+        display_name(name)
+    except RadllmError as error:
+        raise RadllmError(f"{table} has a column '{column[:60]}': {error}") from error
+    return name
+
+
+def _category(cell: str, column: str, table: str, line: int) -> str:
+    try:
+        return canonical(column.removeprefix(PREFIX), cell)
+    except RadllmError as error:
+        raise RadllmError(f"Line {line} of {table}: {error}") from error
 
 
 def _provenance(cell: str, table: str, line: int) -> Extraction | None:

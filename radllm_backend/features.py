@@ -56,6 +56,8 @@ class Features(Record):
     values: dict[str, float | None]
     extraction: Extraction | None = None
     """None for values that came without it, from somebody's own table."""
+    descriptors: dict[str, str] = {}
+    """The radiologist's categorical findings by name, canonical values (`descriptors.canonical`); empty: not given."""
 
     def to_csv(self) -> str:
         """One row a feature: ``feature,value``; an undefined value is empty."""
@@ -63,4 +65,5 @@ class Features(Record):
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(["feature", "value"])
         writer.writerows([name, "" if value is None else repr(value)] for name, value in self.values.items())
+        writer.writerows(self.descriptors.items())
         return buffer.getvalue()
