@@ -20,7 +20,7 @@ ENVIRONMENT = ROOT / ".venv"
 PYTHON = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 SAMPLES = ROOT / "Resources" / "SampleLesions"
 DEMO_EXTRAS = "extraction,dicom,llm"
-TEST_EXTRAS = f"{DEMO_EXTRAS},dev"
+TEST_EXTRAS = f"{DEMO_EXTRAS},training,dev"
 
 
 def main() -> int:

@@ -79,13 +79,15 @@ def test_a_missing_file_is_named(copy):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"schema_version": 2}, "schema version 2 and this radllm reads 1"),
+        ({"schema_version": 3}, "schema version 3 and this radllm reads 1 and 2"),
         ({"schema_version": "1; rm"}, "schema version 1; rm"),
         ({"template_version": 7}, "version 7 of the prompt"),
         ({"threshold": 3}, "malformed \\(threshold\\)"),
         ({"modality": "XA"}, "malformed \\(modality\\)"),
         ({"name": "../../etc"}, "malformed \\(name\\)"),
-        ({"features": []}, "malformed \\(features\\)"),
+        ({"features": []}, "malformed \\(features without their extraction settings, or settings without"),
+        ({"adapter": None}, "malformed \\(neither an adapter nor a head\\)"),
+        ({"head": {"kind": "linear", "pooling": "mean"}}, "lists no fusion.safetensors"),
         ({"auto_map": {}}, "malformed \\(auto_map\\)"),
         ({"files": {"../adapter.safetensors": "0" * 64}}, "unlisted file|lacks"),
         ({"files": {}}, "unlisted file"),

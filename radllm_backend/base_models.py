@@ -54,6 +54,11 @@ class BaseModelFolder:
     the sorted names and SHA-256s of its files."""
     origin: str
 
+    @property
+    def public_name(self) -> str:
+        """The name for cards and reports: a folder of the user's by its last part only."""
+        return self.folder.name if self.origin == "folder" else self.name
+
 
 @dataclass(frozen=True)
 class ListedModel:

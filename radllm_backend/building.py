@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shlex
 import shutil
+from collections import Counter
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
-from safetensors.torch import save
+from pydantic import ValidationError
+from safetensors.torch import load_file, save
 
-from radllm_backend import __version__
 from radllm_backend.base_models import BaseModelFolder
 from radllm_backend.bundle import (
     ADAPTER,
@@ -23,29 +21,40 @@ from radllm_backend.bundle import (
     AdapterReference,
     BaseReference,
     Bundle,
+    DescriptorSummary,
+    EvaluationSummary,
     FeatureSummary,
     ModelCard,
+    Origin,
     TrainingSummary,
+    Trial,
+    read_bundle,
     refuse_existing,
     write_bundle,
 )
 from radllm_backend.calibration import Calibration, fit_calibration, youden_threshold
 from radllm_backend.cautions import lesion_hash
 from radllm_backend.cohort import Lesions
+from radllm_backend.conformal import ConformalReference
+from radllm_backend.contenders import NAMES, classical, of_method, same_features
 from radllm_backend.errors import RadllmError
-from radllm_backend.evaluation import LORA, FoldResult, cross_validate, out_of_fold, performances
+from radllm_backend.evaluation import Fold, Study, evaluate, hardware, make_work_folder, modality_of, versions_used
 from radllm_backend.extraction import Settings, load_settings
-from radllm_backend.feature_names import depends_on_spacing, display_name
 from radllm_backend.feature_table import FeatureTable
-from radllm_backend.prediction import RESEARCH_USE_ONLY
+from radllm_backend.heads import head_file
+from radllm_backend.methods import METHODS, Learned
+from radllm_backend.model_card import model_readme
+from radllm_backend.performance import OutOfFold, calibration_check, performances, subgroups
 from radllm_backend.prompt import TEMPLATE_VERSION
-from radllm_backend.safe_files import sha256_of
+from radllm_backend.prompt_writer import PromptWriter
+from radllm_backend.safe_files import read_json, sha256_of
+from radllm_backend.scorecard import Outcome, Scorecard
 from radllm_backend.selection import usable_columns
-from radllm_backend.training import FittedModel, Report, TrainingOptions, fit
+from radllm_backend.training import Report, Start, TrainingOptions
 
 FloatArray = NDArray[np.float64]
 DEFAULT_BASE = "smollm2-135m-instruct"
-_VERSIONED = ("torch", "transformers", "peft", "scikit-learn", "numpy")
+DEFAULT_METHOD = "lora"
 
 
 @dataclass(frozen=True)
@@ -61,10 +70,18 @@ class TrainingPlan:
     base: BaseModelFolder
     options: TrainingOptions
     output: Path
+    method: str = DEFAULT_METHOD
+    """One of `methods.METHODS`."""
     settings: Settings | None = None
     """How the table was extracted; found out from its provenance where it is not given."""
     modality: str | None = None
     description: str = ""
+    by: str | None = None
+    """A descriptor: the card also says how well the model does in the lesions of each of its values."""
+    evaluations: tuple[Path, ...] = ()
+    """``evaluation.json`` of other trials on these lesions, which the card sums up."""
+    origin: Bundle | None = None
+    """A model to continue; None for a fresh adapter."""
 
 
 def train(plan: TrainingPlan, report: Report) -> Bundle:
@@ -77,48 +94,108 @@ def train(plan: TrainingPlan, report: Report) -> Bundle:
         RadllmError: the output exists, the table is unfit, or too few lesions of a class.
     """
     refuse_existing(plan.output)  # before the hours rather than after them
-    settings, modality = _settings(plan), _modality(plan)
+    _check_method(plan)
+    modality = _modality(plan)
     lesions = _lesions(plan)
-    work = plan.output.with_name(plan.output.name + ".training")
-    results, share = [], 1 / (plan.options.folds + 1)
-    _make_folder(work)
-    if plan.options.folds:
-        results = cross_validate(
-            lesions, modality, plan.base, plan.options, work, lambda what, done: report(what, done * (1 - share))
-        )
-    fitted = fit(
-        lesions,
-        modality,
-        plan.base,
-        plan.options,
-        work / "final.safetensors",
-        lambda what, done: report(f"final model, {what}", 1 - share + done * share),
+    settings = _settings(plan) if lesions.features else None
+    evaluations = [_summed_up(path) for path in plan.evaluations]
+    study = _study(plan, lesions, modality)
+    make_work_folder(study.work)
+    share = 1 / (plan.options.folds + 1)
+    outcomes = _cross_validate(study, plan, lambda what, done: report(what, done * (1 - share)))
+    final = Fold(
+        study,
+        plan.options.seed,
+        plan.options.folds,
+        (np.arange(len(lesions)), np.arange(0)),
         # What the folds found is used on all lesions; a single small validation part would be a lottery.
-        epochs=round(float(np.median([result.epochs for result in results]))) if results else None,
+        epochs=usual_epochs(outcomes),
+        report=lambda what, done: report(f"final model, {what}", 1 - share + done * share),
     )
-    card, out_of_fold_csv = _card(plan, settings, modality, lesions, fitted, results)
-    files = {ADAPTER: save(fitted.weights), "README.md": model_readme(card).encode()}
-    if out_of_fold_csv:
-        files["out_of_fold.csv"] = out_of_fold_csv.encode()
-    bundle = write_bundle(plan.output, card, files)
-    shutil.rmtree(work, ignore_errors=True)
+    learned = METHODS[plan.method](final)
+    judged = OutOfFold.pooled(outcomes, NAMES[plan.method], lesions) if outcomes else None
+    card, files = _card(plan, settings, modality, lesions, final.writer, learned, judged)
+    card = card.model_copy(update={"evaluations": evaluations})
+    bundle = write_bundle(plan.output, card, {**files, "README.md": model_readme(card).encode()})
+    shutil.rmtree(study.work, ignore_errors=True)
     return bundle
 
 
-def model_readme(card: ModelCard) -> str:
-    """The model card for people, Markdown."""
-    environment = Environment(
-        loader=PackageLoader("radllm_backend", "reports"), undefined=StrictUndefined, trim_blocks=True, autoescape=False
+def continued(name_or_folder: str | Path) -> Bundle:
+    """A bundle whose adapter training can go on from.
+
+    Raises:
+        RadllmError: no such model, or it has no adapter.
+    """
+    bundle = read_bundle(name_or_folder)
+    if not bundle.card.adapter:
+        raise RadllmError(
+            f"The model {bundle.card.name} has a frozen language model and no adapter to continue: "
+            "train a new model on the table, or adapt one with a LoRA adapter."
+        )
+    return bundle
+
+
+def inherited(bundle: Bundle) -> dict[str, Any]:
+    """The training options that a model which continues this one cannot choose."""
+    adapter = bundle.card.adapter
+    shape = {"rank": adapter.rank, "alpha": adapter.alpha} if adapter else {}
+    return {"style": bundle.card.style, **shape}
+
+
+def method_of(bundle: Bundle) -> str:
+    """The bundle's method by the name of `methods.METHODS`."""
+    return next(name for name, words in NAMES.items() if words == bundle.card.method)
+
+
+def _check_method(plan: TrainingPlan) -> None:
+    if plan.method not in METHODS:
+        raise RadllmError(f"There is no method '{plan.method[:40]}': use one of {', '.join(METHODS)}.")
+
+
+def _study(plan: TrainingPlan, lesions: Lesions, modality: str) -> Study:
+    return Study(
+        lesions=lesions,
+        modality=modality,
+        base=plan.base,
+        options=plan.options,
+        work=plan.output.with_name(plan.output.name + ".training"),
+        folds=plan.options.folds,
+        seeds=(plan.options.seed,),
+        start=_start(plan.origin) if plan.origin else None,
     )
-    template = environment.get_template("model_card.md.jinja")
-    return template.render(card=card, display_name=display_name, notice=RESEARCH_USE_ONLY, own=card.performance[:1])
 
 
-def _make_folder(work: Path) -> None:
+def _start(bundle: Bundle) -> Start:
+    return Start(load_file(bundle.folder / ADAPTER), tuple(row.feature for row in bundle.card.features))
+
+
+def _cross_validate(study: Study, plan: TrainingPlan, report: Report) -> list[Outcome]:
+    if not plan.options.folds:
+        return []
+    baselines = [same_features()]
+    if study.lesions.features:
+        baselines.append(classical("logistic regression (L2)", select=False))
+    return evaluate(study, [of_method(plan.method), *baselines], report)
+
+
+def usual_epochs(outcomes: list[Outcome]) -> int | None:
+    epochs = [int(outcome.chosen["epochs"]) for outcome in outcomes if "epochs" in outcome.chosen]
+    return round(float(np.median(epochs))) if epochs else None
+
+
+def _summed_up(path: Path) -> EvaluationSummary:
     try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RadllmError(f"The folder {work} cannot be made ({error.strerror}): choose another output.") from error
+        scorecard = Scorecard.model_validate(read_json(path))
+    except ValidationError as error:
+        raise RadllmError(f"{path.name} is no evaluation of this radllm: give the evaluation.json it wrote.") from error
+    models = sorted(scorecard.models, key=lambda one: -one.auc.value)
+    return EvaluationSummary(
+        command=scorecard.command,
+        table_sha256=scorecard.table_sha256,
+        best_baseline=scorecard.best_baseline,
+        trials=[Trial(model=one.model, auc=one.auc, difference=one.difference) for one in models],
+    )
 
 
 def _settings(plan: TrainingPlan) -> Settings:
@@ -144,102 +221,134 @@ def _settings(plan: TrainingPlan) -> Settings:
 
 
 def _modality(plan: TrainingPlan) -> str:
-    found = {row.modality for row in plan.table.extractions if row and row.modality}
-    if plan.modality:
-        found = {plan.modality}
-    elif not found and plan.settings and plan.settings.modality:
-        found = {plan.settings.modality}
-    if len(found) != 1:
-        words = f"mixes {', '.join(sorted(found))}" if found else "does not say the modality of its images"
-        raise RadllmError(f"{plan.table.name} {words}: give --modality MG, US, CT or MR.")
-    return found.pop()
+    given = plan.modality or (plan.settings.modality if plan.settings else None)
+    known = any(row and row.modality for row in plan.table.extractions)
+    return modality_of(plan.table, plan.modality if plan.modality or known else given)
 
 
 def _lesions(plan: TrainingPlan) -> Lesions:
-    table = plan.table
-    labels, groups = table.labels(plan.target), np.array(table.column(plan.group))
-    keep = usable_columns(table.values)
-    if plan.options.scale_free:
-        keep &= np.array([not depends_on_spacing(name) for name in table.features])
-    names = tuple(name for name, kept in zip(table.features, keep, strict=True) if kept)
-    if len(names) < plan.options.features:
+    """Features that a lesion lacks, or that do not vary, cannot be written into every prompt and are left out."""
+    lesions = Lesions.from_table(plan.table, plan.target, plan.group, scale_free=plan.options.scale_free)
+    usable = usable_columns(lesions.values)
+    names = [name for name, good in zip(lesions.features, usable, strict=True) if good]
+    if len(names) < plan.options.features and (plan.table.features or not lesions.descriptors):
         raise RadllmError(
-            f"{table.name} has {len(names)} usable features (a number for every lesion, not all the same) and "
+            f"{plan.table.name} has {len(names)} usable features (a number for every lesion, not all the same) and "
             f"{plan.options.features} are wanted: fill in the table or ask for fewer."
         )
-    return Lesions(names, table.values[:, keep], labels, groups)
+    return lesions.with_features(names)
 
 
 def _card(
     plan: TrainingPlan,
-    settings: Settings,
+    settings: Settings | None,
     modality: str,
     lesions: Lesions,
-    fitted: FittedModel,
-    results: list[FoldResult],
-) -> tuple[ModelCard, str]:
-    calibration, threshold, performance, out_of_fold_csv = Calibration(), 0.5, [], ""
-    if results:
-        logits = out_of_fold(results, LORA, len(lesions))
-        calibration = fit_calibration(logits, lesions.labels)
-        probabilities = np.array([calibration.probability(logit) for logit in logits])
+    writer: PromptWriter,
+    learned: Learned,
+    judged: OutOfFold | None,
+) -> tuple[ModelCard, dict[str, bytes]]:
+    """The card, and the files that it speaks of."""
+    files: dict[str, bytes] = {}
+    reference = None
+    if learned.head:
+        reference, content = head_file(learned.head)
+        files[reference.file] = content
+    if learned.adapter:
+        files[ADAPTER] = save(learned.adapter.weights)
+    calibration, threshold = Calibration(), 0.5
+    if judged:
+        calibration = fit_calibration(judged.logits, lesions.labels, lesions.groups)
+        probabilities = calibration.probabilities(judged.logits)
         threshold = min(max(youden_threshold(probabilities, lesions.labels), 0.01), 0.99)
-        performance = performances(results, lesions, plan.options.seed)
-        out_of_fold_csv = _out_of_fold_csv(results, lesions, logits, probabilities)
+        files["out_of_fold.csv"] = judged.csv(lesions, probabilities).encode()
     card = ModelCard(
         name=plan.output.name,
         modality=modality,
         base=BaseReference(name=_base_name(plan.base), sha256=plan.base.sha256),
-        adapter=AdapterReference(rank=plan.options.rank, alpha=plan.options.alpha),
+        method=NAMES[plan.method],
+        adapter=AdapterReference(rank=plan.options.rank, alpha=plan.options.alpha) if learned.adapter else None,
+        head=reference,
         template_version=TEMPLATE_VERSION,
-        features=_summaries(fitted, lesions),
+        style=plan.options.style,
+        features=_summaries(writer, lesions),
+        descriptors=_descriptor_summaries(lesions),
         threshold=threshold,
         calibration=calibration,
-        settings_name=settings.name,
-        settings=settings.to_dict(),
-        training=_summary(plan, lesions, fitted),
-        performance=performance,
+        conformal=ConformalReference.from_scores(probabilities, lesions.labels) if judged else None,
+        settings_name=settings.name if settings else None,
+        settings=settings.to_dict() if settings else None,
+        training=_summary(plan, lesions, learned),
+        performance=performances(judged, lesions) if judged else [],
+        subgroups=subgroups(judged, lesions, plan.by) if judged and plan.by else [],
+        calibration_check=calibration_check(judged, lesions) if judged else None,
         files={},
     )
-    return card, out_of_fold_csv
+    return card, files
 
 
-def _summaries(fitted: FittedModel, lesions: Lesions) -> list[FeatureSummary]:
-    quantiles = np.quantile(lesions.columns(fitted.template.features), np.linspace(0, 1, QUANTILES), axis=0)
+def _summaries(writer: PromptWriter, lesions: Lesions) -> list[FeatureSummary]:
+    names = writer.template.features
+    quantiles = np.quantile(lesions.columns(names), np.linspace(0, 1, QUANTILES), axis=0)
     return [
         FeatureSummary(feature=name, mean=mean, deviation=deviation, quantiles=tuple(column))
         for name, mean, deviation, column in zip(
-            fitted.template.features, fitted.mean.tolist(), fitted.deviation.tolist(), quantiles.T.tolist(), strict=True
+            names, writer.mean.tolist(), writer.deviation.tolist(), quantiles.T.tolist(), strict=True
         )
     ]
 
 
-def _summary(plan: TrainingPlan, lesions: Lesions, fitted: FittedModel) -> TrainingSummary:
+def _descriptor_summaries(lesions: Lesions) -> list[DescriptorSummary]:
+    return [
+        DescriptorSummary(descriptor=name, counts=dict(sorted(Counter(column.tolist()).items())))
+        for name, column in zip(lesions.descriptors, lesions.categories.T, strict=True)
+    ]
+
+
+def _summary(plan: TrainingPlan, lesions: Lesions, learned: Learned) -> TrainingSummary:
     extractions = [row for row in plan.table.extractions if row]
+    hashes = [lesion_hash(row) for row in extractions]
+    origin = plan.origin.card if plan.origin else None
     return TrainingSummary(
         description=plan.description,
         command=_command(plan),
+        origin=_origin(plan.origin) if plan.origin else None,
         table_sha256=sha256_of(plan.table_path),
         lesions=len(lesions),
         malignant=int(lesions.labels.sum()),
         patients=len(set(lesions.groups)),
         fewest_voxels=min((row.geometry.voxels for row in extractions), default=None),
-        lesion_hashes=[lesion_hash(row) for row in extractions],
+        # What an adapted model learned from before is no new lesion to it.
+        lesion_hashes=list(dict.fromkeys([*hashes, *(origin.training.lesion_hashes if origin else [])])),
         options=plan.options.model_dump(),
-        epochs=fitted.kept_epoch,
-        versions={"radllm_backend": __version__, **{name: metadata.version(name) for name in _VERSIONED}},
-        hardware=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        epochs=learned.adapter.kept_epoch if learned.adapter else 0,
+        versions=versions_used(),
+        hardware=hardware(),
+    )
+
+
+def _origin(bundle: Bundle) -> Origin:
+    training = bundle.card.training
+    return Origin(
+        name=bundle.card.name, sha256=bundle.sha256, lesions=training.lesions, description=training.description
     )
 
 
 def _command(plan: TrainingPlan) -> str:
     """The command line that repeats this training, without the user's folders."""
-    words = ["radllm", "train", plan.table_path.name, "--target", plan.target, "--group", plan.group]
+    start = ["adapt", plan.origin.card.name] if plan.origin else ["train"]
+    words = ["radllm", *start, plan.table_path.name, "--target", plan.target, "--group", plan.group]
     defaults = TrainingOptions().model_dump()
     for name, value in plan.options.model_dump().items():
-        if value != defaults[name]:
+        if value != defaults[name] and not (plan.origin and name in inherited(plan.origin)):
             flag = "--" + name.replace("_", "-")
             words += [flag] if value is True else [flag, str(value)]
+    if plan.method != DEFAULT_METHOD and not plan.origin:
+        words += ["--method", plan.method]
+    if plan.by:
+        words += ["--by", plan.by]
+    for path in plan.evaluations:
+        words += ["--evaluation", f"{path.parent.name}/{path.name}"]
     if plan.settings:
         words += ["--settings", plan.settings.name]
     if plan.modality:
@@ -254,11 +363,3 @@ def _command(plan: TrainingPlan) -> str:
 def _base_name(base: BaseModelFolder) -> str:
     """A folder of the user's goes into the card by its last name only."""
     return base.folder.name if base.origin == "folder" else base.name
-
-
-def _out_of_fold_csv(results: list[FoldResult], lesions: Lesions, logits: FloatArray, probabilities: FloatArray) -> str:
-    """Fold, label, log-odds and calibrated probability of each training lesion when it was held out; no identifiers."""
-    lines = ["fold,label,logit,probability"]
-    for number, result in enumerate(results):
-        lines += [f"{number},{lesions.labels[row]},{logits[row]:.6f},{probabilities[row]:.6f}" for row in result.rows]
-    return "\n".join(lines) + "\n"

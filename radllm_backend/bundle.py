@@ -1,5 +1,7 @@
 """The model bundle on disk: one folder of JSON, safetensors, CSV and Markdown, every file hashed. Read without torch.
 
+A fused model with trees or support vectors also has a file in the format of skops, which runs no code when it is read.
+
 ``model.json`` describes everything and lists the SHA-256 of every other file; its own SHA-256 is the model's identity.
 """
 
@@ -12,25 +14,30 @@ import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from radllm_backend.calibration import Calibration
+from radllm_backend.conformal import ConformalReference
 from radllm_backend.errors import RadllmError
 from radllm_backend.extraction import Settings
 from radllm_backend.features import SHA256, Record
-from radllm_backend.prompt import TEMPLATE_VERSION, PromptTemplate
+from radllm_backend.heads import HeadReference
+from radllm_backend.metrics import CalibrationBin, Estimate
+from radllm_backend.prompt import TEMPLATE_VERSION, PromptStyle, PromptTemplate
 from radllm_backend.safe_files import CODE_SUFFIXES, PICKLE_SUFFIXES, check_safetensors, read_json, sha256_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 2
+READABLE_VERSIONS = (1, SCHEMA_VERSION)
+"""Version 1 was always a LoRA head that reads features, without a conformal reference."""
 CARD = "model.json"
 ADAPTER = "adapter.safetensors"
 QUANTILES = 101
 """Training quantiles kept of each feature: the 0th to the 100th percentile."""
 
 _SHIPPED = Path(__file__).parent / "classifiers"
-_SUFFIXES = {".json", ".safetensors", ".csv", ".md"}
+_SUFFIXES = {".json", ".safetensors", ".skops", ".csv", ".md"}
 
 
 class BaseReference(Record):
@@ -56,6 +63,14 @@ class FeatureSummary(Record):
     quantiles: tuple[float, ...] = Field(min_length=QUANTILES, max_length=QUANTILES)
 
 
+class DescriptorSummary(Record):
+    """One of the radiologist's descriptors among the training lesions."""
+
+    descriptor: str
+    counts: dict[str, int]
+    """How many lesions have each value; the empty one is not given."""
+
+
 class Performance(Record):
     """Area under the ROC curve of out-of-fold scores, with its 95% interval."""
 
@@ -63,8 +78,56 @@ class Performance(Record):
     auc: float
     auc_interval: tuple[float, float]
     difference: float | None = None
-    """AUC minus the LoRA head's, on the same lesions; None for the LoRA head itself."""
+    """AUC minus that of the model in the bundle, on the same lesions; None for that model itself."""
     difference_interval: tuple[float, float] | None = None
+
+
+class Subgroup(Record):
+    """The performance in a part of the training lesions: out-of-fold scores of models that learned from all of them."""
+
+    name: str
+    lesions: int
+    malignant: int
+    performance: list[Performance]
+
+
+class CalibrationCheck(Record):
+    """What calibration does to out-of-fold scores, each lesion judged by a calibration fitted without its patient."""
+
+    ece_before: Estimate
+    """Expected calibration error of the scores as they come out of the model."""
+    ece_after: Estimate
+    brier_before: Estimate
+    brier_after: Estimate
+    curve: list[CalibrationBin]
+    """After calibration."""
+
+
+class Trial(Record):
+    """One model of an evaluation on the same lesions that the training looked at."""
+
+    model: str
+    auc: Estimate
+    difference: Estimate | None
+    """AUC minus the best classical baseline's; None for that baseline."""
+
+
+class EvaluationSummary(Record):
+    """An evaluation (``radllm evaluate``) on the lesions of the training table: what else was tried."""
+
+    command: str
+    table_sha256: SHA256
+    best_baseline: str
+    trials: list[Trial]
+
+
+class Origin(Record):
+    """The model that this one continues."""
+
+    name: str
+    sha256: SHA256
+    lesions: int
+    description: str
 
 
 class TrainingSummary(Record):
@@ -74,6 +137,8 @@ class TrainingSummary(Record):
     """One sentence for people: what lesions these are, where they come from, under which licence."""
     command: str
     """What repeats the training."""
+    origin: Origin | None = None
+    """The model that was adapted; None where training started from the base model."""
     table_sha256: SHA256
     lesions: int
     malignant: int
@@ -91,31 +156,65 @@ class TrainingSummary(Record):
 class ModelCard(Record):
     """The content of ``model.json``."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     modality: Literal["MG", "US", "CT", "MR"]
     base: BaseReference
-    adapter: AdapterReference
+    method: str = Field("LoRA head", max_length=80)
+    """What turns prompts into a score, in words."""
+    adapter: AdapterReference | None
+    """None where the base model is frozen."""
+    head: HeadReference | None = None
+    """What reads the hidden states, with the features beside them; None for the adapter's own linear head."""
     template_version: int
-    features: list[FeatureSummary] = Field(min_length=1)
+    style: PromptStyle = "numbers"
+    features: list[FeatureSummary]
     """In the order of the prompt."""
+    descriptors: list[DescriptorSummary] = Field([])
+    """In the order of the prompt, after the features."""
     threshold: float = Field(gt=0, lt=1)
     """Calibrated probability from which a lesion is called likely malignant."""
     calibration: Calibration
-    settings_name: str
-    settings: dict[str, Any]
+    conformal: ConformalReference | None = None
+    """What the uncertain band is made from; None where the model was not cross-validated, or by an older radllm."""
+    settings_name: str | None
+    """None for a model that reads descriptors only."""
+    settings: dict[str, Any] | None
     training: TrainingSummary
     performance: list[Performance]
-    """Out-of-fold; the LoRA head first, then the baselines. Empty where the model was not cross-validated."""
+    """Out-of-fold; the model itself first, then the baselines. Empty where it was not cross-validated."""
+    subgroups: list[Subgroup] = Field([])
+    calibration_check: CalibrationCheck | None = None
+    evaluations: list[EvaluationSummary] = Field([])
     files: dict[str, SHA256]
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if self.adapter is None and self.head is None:
+            raise ValueError("neither an adapter nor a head")
+        if bool(self.features) != (self.settings is not None and self.settings_name is not None):
+            raise ValueError("features without their extraction settings, or settings without features")
+        return self
 
     def template(self) -> PromptTemplate:
         """The prompt of this model."""
-        return PromptTemplate(self.modality, tuple(summary.feature for summary in self.features))
+        return PromptTemplate(
+            self.modality,
+            tuple(summary.feature for summary in self.features),
+            tuple(summary.descriptor for summary in self.descriptors),
+            self.style,
+            tuple(map(_standardised_quantiles, self.features)) if self.style == "findings" else (),
+        )
 
-    def extraction_settings(self) -> Settings:
-        """The settings its features were extracted with."""
+    def extraction_settings(self) -> Settings | None:
+        """The settings its features were extracted with; None where it reads descriptors only."""
+        if self.settings is None or self.settings_name is None:
+            return None
         return Settings.from_dict(self.settings, self.settings_name)
+
+    def parts(self) -> list[str]:
+        """The files that hold its numbers."""
+        return [*([ADAPTER] if self.adapter else []), *([self.head.file] if self.head else [])]
 
 
 @dataclass(frozen=True)
@@ -155,10 +254,10 @@ def read_bundle(name_or_folder: str | Path) -> Bundle:
     folder = find_bundle(name_or_folder)
     _refuse_strangers(folder)
     content = read_json(folder / CARD)
-    if content.get("schema_version") != SCHEMA_VERSION:
+    if content.get("schema_version") not in READABLE_VERSIONS:
         raise RadllmError(
             f"The model {folder.name} has the schema version {str(content.get('schema_version'))[:20]} and this "
-            f"radllm reads {SCHEMA_VERSION}: update radllm, or train the model anew."
+            f"radllm reads {' and '.join(map(str, READABLE_VERSIONS))}: update radllm, or train the model anew."
         )
     card = _parse(content, folder)
     _check_files(folder, card)
@@ -220,11 +319,14 @@ def _refuse_strangers(folder: Path) -> None:
 def _parse(content: dict[str, Any], folder: Path) -> ModelCard:
     try:
         return ModelCard.model_validate_json(json.dumps(content))
-    except (ValidationError, ValueError) as error:
-        where = ""
-        if isinstance(error, ValidationError):
-            where = " (" + ".".join(str(part) for part in error.errors()[0]["loc"]) + ")"
-        raise RadllmError(f"The {CARD} of the model {folder.name} is malformed{where}: get the model anew.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or first["msg"].removeprefix("Value error, ")
+        raise RadllmError(
+            f"The {CARD} of the model {folder.name} is malformed ({where}): get the model anew."
+        ) from error
+    except ValueError as error:
+        raise RadllmError(f"The {CARD} of the model {folder.name} is malformed: get the model anew.") from error
 
 
 def _check_files(folder: Path, card: ModelCard) -> None:
@@ -232,9 +334,16 @@ def _check_files(folder: Path, card: ModelCard) -> None:
     for name in sorted(present ^ card.files.keys()):
         problem = "lacks" if name in card.files else "holds the unlisted file"
         raise RadllmError(f"The model {folder.name} {problem} {name[:80]}: get the model anew.")
-    if ADAPTER not in card.files:
-        raise RadllmError(f"The model {folder.name} lists no {ADAPTER}: get the model anew.")
+    for name in card.parts():
+        if name not in card.files:
+            raise RadllmError(f"The model {folder.name} lists no {name}: get the model anew.")
     for name, expected in card.files.items():
         if sha256_of(folder / name) != expected:
             raise RadllmError(f"The file {name} of the model {folder.name} was changed or damaged: get the model anew.")
-    check_safetensors(folder / ADAPTER)
+    for name in card.files:
+        if name.endswith(".safetensors"):
+            check_safetensors(folder / name)
+
+
+def _standardised_quantiles(summary: FeatureSummary) -> tuple[float, ...]:
+    return tuple((value - summary.mean) / summary.deviation for value in summary.quantiles)

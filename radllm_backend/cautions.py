@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from radllm_backend.bundle import FeatureSummary, ModelCard
+from radllm_backend.bundle import DescriptorSummary, FeatureSummary, ModelCard
+from radllm_backend.descriptors import display_name as descriptor_name
 from radllm_backend.feature_names import depends_on_spacing, display_name
 from radllm_backend.features import Extraction, Features
-from radllm_backend.prediction import Caution
+from radllm_backend.prediction import Band, Caution
 
 _MODALITY_NAMES = {"MG": "a mammogram", "US": "an ultrasound image", "CT": "a CT", "MR": "an MR image"}
 _MODALITY_PLURALS = {"MG": "mammograms", "US": "ultrasound images", "CT": "CT", "MR": "MR images"}
@@ -19,19 +20,29 @@ def lesion_hash(extraction: Extraction) -> str:
     return hashlib.sha256((extraction.image_sha256 + extraction.mask_sha256).encode()).hexdigest()[:16]
 
 
-def find_cautions(features: Features, card: ModelCard, settings_sha256: str) -> list[Caution]:
+def find_cautions(features: Features, card: ModelCard, settings_sha256: str | None) -> list[Caution]:
     """All cautions of one lesion, the gravest first."""
     found: list[Caution] = []
-    if features.extraction is None:
+    if features.extraction is not None:
+        found += _about_extraction(features.extraction, card, settings_sha256)
+    elif card.features:
         text = "These values came without their provenance, so image, modality and extraction settings are unchecked."
         found.append(Caution(code="no-provenance", text=text))
-    else:
-        found += _about_extraction(features.extraction, card, settings_sha256)
     found += _outside_range(features, card.features)
+    found += _about_descriptors(features, card.descriptors)
     return found
 
 
-def _about_extraction(extraction: Extraction, card: ModelCard, settings_sha256: str) -> Iterator[Caution]:
+def about_uncertainty(band: Band) -> Caution:
+    """The caution of a lesion whose probability lies in the uncertain band."""
+    return Caution(
+        code="uncertain",
+        text=f"The probability lies in the model's uncertain band ({band}): at a confidence of "
+        f"{100 * band.confidence:.4g}% the lesion can be called neither likely benign nor likely malignant.",
+    )
+
+
+def _about_extraction(extraction: Extraction, card: ModelCard, settings_sha256: str | None) -> Iterator[Caution]:
     trained = _MODALITY_PLURALS[card.modality]
     if extraction.modality is None:
         yield Caution(
@@ -44,7 +55,7 @@ def _about_extraction(extraction: Extraction, card: ModelCard, settings_sha256: 
             text=f"The model was trained on {trained} and this is {_MODALITY_NAMES[extraction.modality]}: "
             "it is outside the model's modality and the probability means nothing.",
         )
-    if extraction.settings_sha256 != settings_sha256:
+    if settings_sha256 is not None and extraction.settings_sha256 != settings_sha256:
         yield Caution(
             code="settings-differ",
             text=f"The features were extracted with other settings ({extraction.preset}) than the model's "
@@ -80,3 +91,16 @@ def _outside_range(features: Features, summaries: list[FeatureSummary]) -> Itera
                 text=f"{display_name(summary.feature)} is {value:.4g}, outside the training lesions' range "
                 f"({low:.4g} to {high:.4g}).",
             )
+
+
+def _about_descriptors(features: Features, summaries: list[DescriptorSummary]) -> Iterator[Caution]:
+    for summary in summaries:
+        value, name = features.descriptors.get(summary.descriptor, ""), descriptor_name(summary.descriptor)
+        if summary.counts.get(value):
+            continue
+        if value:
+            text = f"{name} is '{value}', which no training lesion had: the model has not learned what it means."
+            yield Caution(code="descriptor-new", text=text)
+        else:
+            text = f"{name} was not given, and every training lesion had it."
+            yield Caution(code="descriptor-missing", text=text)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from radllm_backend import __version__
+from radllm_backend import __version__, cli_datasets, cli_reproduce, cli_server, cli_studies
+from radllm_backend.cli_support import check_output_file, check_output_folder, counting
 from radllm_backend.errors import RadllmError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 models_app = typer.Typer(help="Base models: the LLaMA-family weights under the classifiers.")
-dataset_app = typer.Typer(help="Data sets in their published layout, as a manifest.")
 app.add_typer(models_app, name="models")
-app.add_typer(dataset_app, name="dataset")
+app.add_typer(cli_datasets.app, name="dataset")
+cli_studies.register(app)
+cli_reproduce.register(app)
+cli_server.register(app)
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Of the click that typer is built on, its own copy or the package."""
@@ -32,7 +33,10 @@ ResampleOption = Annotated[bool, typer.Option("--resample", help="Bring a mask o
 SeriesOption = Annotated[str | None, typer.Option(help="Series instance UID in a folder with several.")]
 ModelOption = Annotated[str, typer.Option(help="A shipped model's name or the folder of a trained one.")]
 BaseOption = Annotated[str | None, typer.Option(help="Base model: a name, a pulled hub name or a folder.")]
-SettingsOption = Annotated[str | None, typer.Option(help="A preset's name or a PyRadiomics parameter file.")]
+DescriptorOption = Annotated[
+    list[str] | None, typer.Option("--descriptor", help="What the radiologist sees: mass_shape=oval; repeatable.")
+]
+ConfidenceOption = Annotated[float, typer.Option(help="Of the uncertain band, 0.5 to 0.99: the higher, the wider.")]
 
 
 def main() -> None:
@@ -46,6 +50,10 @@ def main() -> None:
         _fail(f"{what.rstrip('.?')}: see radllm --help.", 2)
     except (KeyboardInterrupt, typer.Abort):
         _fail("Stopped.", 130)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("radllm_backend"):
+            raise
+        _fail(f"The package {error.name} is not installed: see radllm doctor for what is missing and how to get it.", 1)
     except BrokenPipeError:
         sys.exit(141)
     sys.exit(code if isinstance(code, int) else 0)
@@ -83,15 +91,21 @@ def classify(
     resample: ResampleOption = False,
     series: SeriesOption = None,
     base_model: BaseOption = None,
+    descriptor: DescriptorOption = None,
+    confidence: ConfidenceOption = 0.8,
 ) -> None:
     """Classify a segmented lesion: prediction.json, features.csv and report.html."""
+    from radllm_backend.conformal import check_confidence
     from radllm_backend.console import show_prediction
+    from radllm_backend.descriptors import parse_descriptors
     from radllm_backend.extraction import extract
     from radllm_backend.imaging import Lesion
     from radllm_backend.model import Model
     from radllm_backend.reports.html import write_reports
 
-    _check_output_folder(output)
+    check_output_folder(output)
+    check_confidence(confidence)
+    descriptors = parse_descriptors(descriptor or [])
     chosen = Model.load(model, base_model)
     reading = _reading(spacing, modality, resample, series)
     if every:
@@ -100,11 +114,38 @@ def classify(
     else:
         lesions = [Lesion.from_files(image, mask, label=label, segment=segment, **reading)]
         folders = [output]
-    features = [extract(lesion, chosen.settings) for lesion in lesions]
-    predictions = [chosen.predict(row) for row in features]
+    extracted = [extract(lesion, chosen.settings) for lesion in lesions]
+    features = [row.model_copy(update={"descriptors": descriptors}) for row in extracted]
+    predictions = [chosen.predict(row, confidence=confidence) for row in features]
     for folder, prediction, row, lesion in zip(folders, predictions, features, lesions, strict=True):
         write_reports(folder, prediction, row, lesion)
         show_prediction(prediction, folder / "report.html", lesion.segment if every else "")
+
+
+@app.command()
+def describe(
+    descriptors: Annotated[list[str], typer.Argument(help="mass_shape=oval mass_margins=circumscribed ...")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
+    model: Annotated[str, typer.Option(help="A shipped model's name or the folder of a trained one.")] = (
+        "mammo-descriptors"
+    ),
+    base_model: BaseOption = None,
+    confidence: ConfidenceOption = 0.8,
+) -> None:
+    """Classify a lesion by the radiologist's descriptors alone: prediction.json, features.csv and report.html."""
+    from radllm_backend.conformal import check_confidence
+    from radllm_backend.console import show_prediction
+    from radllm_backend.descriptors import parse_descriptors
+    from radllm_backend.features import Features
+    from radllm_backend.model import Model
+    from radllm_backend.reports.html import write_reports
+
+    check_output_folder(output)
+    check_confidence(confidence)
+    features = Features(values={}, descriptors=parse_descriptors(descriptors))
+    prediction = Model.load(model, base_model).predict(features, confidence=confidence)
+    write_reports(output, prediction, features)
+    show_prediction(prediction, output / "report.html")
 
 
 @app.command("extract")
@@ -129,11 +170,11 @@ def extract_command(
     from radllm_backend.safe_files import write_atomically
 
     chosen = load_settings(settings)
-    _check_output_file(output)
+    check_output_file(output)
     if manifest is not None:
         if image is not None:
             raise RadllmError("An image and a manifest were given: give one of them.")
-        with _counting("Extracting") as progress:
+        with counting("Extracting") as progress:
             rows = extract_manifest(manifest, chosen, progress)
         write_table(output, rows)
         typer.echo(f"{len(rows)} lesions with {len(rows[0][1].values)} features each: {output}")
@@ -152,87 +193,23 @@ def predict(
     table: Annotated[Path, typer.Argument(help="CSV that radllm extract --manifest wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="CSV file for the predictions.")],
     base_model: BaseOption = None,
+    confidence: ConfidenceOption = 0.8,
 ) -> None:
     """Predict every row of a feature table."""
+    from radllm_backend.conformal import check_confidence
     from radllm_backend.feature_table import read_table, write_csv
     from radllm_backend.model import Model
     from radllm_backend.reports.table import prediction_rows
 
-    _check_output_file(output)
+    check_output_file(output)
+    check_confidence(confidence)
     chosen = Model.load(model, base_model)
     lesions = read_table(table)
     chosen.require(lesions.features, lesions.name)
-    with _counting("Predicting") as progress:
-        predictions = chosen.predict_many(lesions.rows(), progress=progress)
+    with counting("Predicting") as progress:
+        predictions = chosen.predict_many(lesions.rows(), progress=progress, confidence=confidence)
     write_csv(output, prediction_rows(lesions.lesions(), predictions))
     typer.echo(f"{len(predictions)} predictions: {output}\n{predictions[0].notice}")
-
-
-@app.command()
-def train(
-    table: Annotated[Path, typer.Argument(help="CSV that radllm extract --manifest wrote.")],
-    target: Annotated[str, typer.Option(help="Column that says benign or malignant.")],
-    group: Annotated[str, typer.Option(help="Column that names the patient.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model.")],
-    base_model: Annotated[str, typer.Option(help="Base model: a name, a pulled hub name or a folder.")] = (
-        "smollm2-135m-instruct"
-    ),
-    settings: SettingsOption = None,
-    modality: ModalityOption = None,
-    description: Annotated[str, typer.Option(help="One sentence for the card: what lesions these are.")] = "",
-    features: Annotated[int, typer.Option(help="How many features mRMR takes.")] = 8,
-    scale_free: Annotated[bool, typer.Option("--scale-free", help="Only features without a unit of length.")] = False,
-    epochs: Annotated[int, typer.Option(help="At most so many passes.")] = 4,
-    patience: Annotated[int, typer.Option(help="Epochs without a lower validation loss before stopping.")] = 2,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate of AdamW.")] = 5e-4,
-    weight_decay: Annotated[float, typer.Option(help="AdamW's weight decay.")] = 0.01,
-    batch_size: Annotated[int, typer.Option(help="Lesions a step.")] = 8,
-    validation: Annotated[float, typer.Option(help="Share of the training lesions for early stopping.")] = 0.2,
-    rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
-    alpha: Annotated[int, typer.Option(help="Scale of the adapter.")] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    folds: Annotated[int, typer.Option(help="Folds of the cross-validation in the card; 0 for none.")] = 5,
-) -> None:
-    """Train a model on a table of lesions; the same command after a crash goes on where it was."""
-    from radllm_backend.base_models import locate
-    from radllm_backend.building import TrainingPlan
-    from radllm_backend.building import train as train_bundle
-    from radllm_backend.extraction import load_settings
-    from radllm_backend.feature_table import read_table
-    from radllm_backend.training import parse_options
-
-    options = parse_options(
-        features=features,
-        scale_free=scale_free,
-        epochs=epochs,
-        patience=patience,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        validation=validation,
-        rank=rank,
-        alpha=alpha,
-        seed=seed,
-        folds=folds,
-    )
-    plan = TrainingPlan(
-        table=read_table(table),
-        table_path=table,
-        target=target,
-        group=group,
-        base=locate(base_model),
-        options=options,
-        output=output,
-        settings=load_settings(settings) if settings else None,
-        modality=modality,
-        description=description,
-    )
-    with _describing() as report:
-        bundle = train_bundle(plan, report)
-    typer.echo(f"The model {bundle.card.name} lies in {output}; its card is {output / 'README.md'}.")
-    for row in bundle.card.performance:
-        low, high = row.auc_interval
-        typer.echo(f"  AUC {row.auc:.3f} ({low:.3f} to {high:.3f})  {row.model}")
 
 
 @app.command()
@@ -294,86 +271,8 @@ def remove(name: Annotated[str, typer.Argument(help="A base model's name in the 
     typer.echo(f"The base model {name} was removed.")
 
 
-@dataset_app.command("breast-us")
-def breast_us(
-    root: Annotated[Path, typer.Argument(help="Folder with cases.csv and the folder images.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file for the manifest.")],
-) -> None:
-    """BrEaST (Breast-Lesions-USG): breast ultrasound, pathology or follow-up as truth."""
-    from radllm_backend.datasets.breast_us import manifest
-    from radllm_backend.feature_table import write_csv
-
-    _check_output_file(output)
-    rows = manifest(root.resolve())
-    if not rows:
-        raise RadllmError("cases.csv names no lesion with a mask: download the data set again.")
-    write_csv(output, [list(rows[0]), *(list(row.values()) for row in rows)])
-    typer.echo(f"{len(rows)} lesions: {output}")
-
-
-@dataset_app.command()
-def phantoms(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images and masks.")],
-) -> None:
-    """Two synthetic ultrasound-like lesions, one smooth and oval, one spiculated."""
-    from radllm_backend.datasets.phantoms import write_phantoms
-
-    write_phantoms(output)
-    typer.echo(f"Two synthetic lesions: {output}")
-
-
 def _reading(spacing: str | None, modality: str | None, resample: bool, series: str | None) -> dict[str, Any]:
     """How a lesion's files are to be read, as `Lesion` takes it."""
     from radllm_backend.datasets.manifest import parse_spacing
 
     return {"spacing": parse_spacing(spacing), "modality": modality, "resample": resample, "series": series}
-
-
-def _check_output_folder(folder: Path) -> None:
-    """Before the work rather than after it."""
-    if folder.exists() and not folder.is_dir():
-        raise RadllmError(f"The output {folder} is a file: give a folder.")
-    if not folder.absolute().parent.is_dir():
-        raise RadllmError(f"The folder {folder.absolute().parent} does not exist: make it or give another output.")
-
-
-def _check_output_file(file: Path) -> None:
-    if file.is_dir():
-        raise RadllmError(f"The output {file} is a folder: give a file name.")
-    if not file.absolute().parent.is_dir():
-        raise RadllmError(f"The folder {file.absolute().parent} does not exist: make it or give another output.")
-
-
-@contextmanager
-def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for (done, total) on standard error."""
-    from radllm_backend.console import progress_bar
-
-    with progress_bar() as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def _describing() -> Iterator[Callable[[str, float], None]]:
-    """What is happening now, on standard error: a progress bar on a terminal, a line an epoch in a log."""
-    from radllm_backend.console import progress_bar
-
-    if not sys.stderr.isatty():
-        yield _log_each_epoch()
-        return
-    with progress_bar() as bar:
-        task = bar.add_task("Starting", total=1.0)
-        yield lambda what, done: bar.update(task, description=what, completed=done)
-
-
-def _log_each_epoch() -> Callable[[str, float], None]:
-    seen: set[str] = set()
-
-    def log(what: str, done: float) -> None:
-        epoch = what.split(", loss")[0]
-        if epoch not in seen:
-            seen.add(epoch)
-            typer.echo(f"{done:4.0%} {what}", err=True)
-
-    return log

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from radllm_backend.doctor import Finding
-from radllm_backend.prediction import Prediction
+from radllm_backend.prediction import DescriptorShare, FeatureShare, Prediction
 
 _STRONGEST = 5
 
@@ -29,18 +29,29 @@ def show_prediction(prediction: Prediction, report: Path, segment: str = "") -> 
         console.print(f"{segment}:")
     console.print(
         f"{prediction.call.capitalize()}: probability of malignancy {prediction.probability:.1%} "
-        f"(threshold {prediction.threshold:.1%})"
+        f"(threshold {prediction.threshold:.1%}{_uncertain(prediction)})"
     )
+    if prediction.band:
+        console.print(prediction.rule())
     table = Table(
         "Feature", "Value", "Standardised", "Effect on the log-odds", title="What moved it", title_justify="left"
     )
     for share in prediction.strongest()[:_STRONGEST]:
-        table.add_row(share.name, f"{share.value:.4g}", f"{share.standardised:+.2f}", f"{share.effect or 0:+.3f}")
+        cells = (share.value, "") if isinstance(share, DescriptorShare) else _value_cells(share)
+        table.add_row(share.name, *cells, f"{share.effect or 0:+.3f}")
     console.print(table)
     for caution in prediction.cautions:
         console.print(f"Caution: {caution.text}")
     console.print(f"Model {prediction.model.name} {prediction.model.sha256[:12]}. {prediction.notice}")
     console.print(f"Report: {report}")
+
+
+def _value_cells(share: FeatureShare) -> tuple[str, str]:
+    return f"{share.value:.4g}", f"{share.standardised:+.2f}"
+
+
+def _uncertain(prediction: Prediction) -> str:
+    return f", uncertain from {prediction.band}" if prediction.band else ""
 
 
 def show_findings(findings: Sequence[Finding]) -> None:

@@ -16,6 +16,7 @@ from radllm_backend.bundle import read_bundle, shipped_models
 from radllm_backend.errors import RadllmError
 
 _INSTALL_LLM = "pip install 'radllm-backend[llm]'"
+_INSTALL_TRAINING = "pip install 'radllm-backend[training]'"
 _NEEDED_BYTES = 2_000_000_000
 
 
@@ -34,7 +35,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Everything a classification needs, and what makes it better."""
-    return [*_packages(), *_decoders(), *_models(), _processor(), _disk()]
+    return [*_packages(), *_training(), *_decoders(), *_models(), _processor(), _disk()]
 
 
 def healthy(findings: list[Finding]) -> bool:
@@ -59,6 +60,13 @@ def _packages() -> Iterator[Finding]:
         names = distributions.get(package, [])
         version = metadata.version(names[0]) if names else "version unknown"
         yield Finding(package, found, version if found else "not installed", "" if found else advice)
+
+
+def _training() -> Iterator[Finding]:
+    for package in ("lightgbm", "matplotlib", "skops"):
+        found = find_spec(package) is not None
+        detail = "to train, evaluate and compare models" if found else "not installed: models cannot be trained here"
+        yield Finding(package, found, detail, "" if found else _INSTALL_TRAINING, False)
 
 
 def _decoders() -> Iterator[Finding]:

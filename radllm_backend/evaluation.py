@@ -1,190 +1,410 @@
-"""How good a model is on lesions it has not seen: grouped cross-validation beside baselines on the same folds."""
+"""How good models are on lesions they have not seen: cross-validation of many models on the same folds.
+
+A model gets the training lesions of a fold, all it learns comes from them, and it says what it thinks of the held-out
+ones. No patient is on both sides. The models themselves are in `contenders`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 
+from radllm_backend import __version__
 from radllm_backend.base_models import BaseModelFolder
-from radllm_backend.bundle import Performance
-from radllm_backend.cohort import Lesions, outer_folds
-from radllm_backend.features import Record
-from radllm_backend.llm import AdapterShape, LoraClassifier, best_device
-from radllm_backend.safe_files import read_json, write_atomically
-from radllm_backend.selection import usable_columns
-from radllm_backend.training import FittedModel, Report, TrainingOptions, fit
+from radllm_backend.cohort import Lesions, outer_folds, patients_by_class
+from radllm_backend.errors import RadllmError
+from radllm_backend.feature_table import FeatureTable
+from radllm_backend.heads import Embeddings, Pooling
+from radllm_backend.llm import LoraClassifier, best_device, computes_bf16
+from radllm_backend.prompt_writer import PromptWriter
+from radllm_backend.safe_files import read_json, sha256_of, write_atomically
+from radllm_backend.scorecard import Family, Outcome, Scorecard, summarise
+from radllm_backend.training import FittedModel, Report, Start, TrainingOptions, fit, fit_writer
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int_]
-
-LORA = "LoRA head"
-SELECTED_BASELINE = "logistic regression, the same selected features"
-ALL_BASELINE = "logistic regression, all features"
-
-_BOOTSTRAP_ROUNDS = 2000
+_VERSIONED = ("torch", "transformers", "peft", "scikit-learn", "numpy")
+_TRAINING, _TEST = {"train", "training"}, {"test"}
 
 
-class FoldResult(Record):
-    """Scores of one held-out fold."""
+@dataclass(frozen=True)
+class Study:
+    """What is evaluated, on which lesions, and how they are divided."""
 
-    rows: list[int]
-    """Row numbers of the held-out lesions."""
-    scores: dict[str, list[float]]
-    """By model: the log-odds it gave to each of them."""
-    features: list[str]
-    """What was selected on the training lesions of this fold."""
-    epochs: int
-    """After how many epochs the weights were kept."""
+    lesions: Lesions
+    modality: str
+    base: BaseModelFolder | None
+    """The language model's weights; None where only classical models are compared."""
+    options: TrainingOptions
+    """Of the language model; its `seed` and `folds` are not used here."""
+    work: Path
+    """Folder that keeps what is finished: the same study goes on from there."""
+    folds: int = 5
+    inner_folds: int = 5
+    seeds: tuple[int, ...] = (0,)
+    """Each divides the lesions anew."""
+    trained_seeds: int = 1
+    """For how many of the seeds a language model is trained: the others would take hours on a CPU."""
+    split: tuple[IntArray, IntArray] | None = None
+    """(training rows, test rows) of a locked split, instead of folds."""
+    start: Start | None = None
+    """The adapter that every training continues from."""
 
-
-def cross_validate(
-    lesions: Lesions,
-    modality: str,
-    base: BaseModelFolder,
-    options: TrainingOptions,
-    work: Path,
-    report: Report,
-) -> list[FoldResult]:
-    """Train and score each outer fold; finished folds are kept in `work` and not computed again.
-
-    Selection, scaling, early stopping and the baselines see the training lesions of the fold only; no patient is on
-    both sides.
-    """
-    results = []
-    for number, (training, held_out) in enumerate(outer_folds(lesions, options.folds, options.seed)):
-
-        def report_fold(what: str, done: float, number: int = number) -> None:
-            report(f"fold {number + 1}/{options.folds}, {what}", (number + done) / options.folds)
-
-        result, identity = work / f"fold-{number}.json", _identity(lesions, options, base, held_out)
-        kept = _kept(result, identity)
-        if kept is None:
-            checkpoint = work / f"fold-{number}.safetensors"
-            kept = _fold(lesions, training, held_out, modality, base, options, checkpoint, report_fold)
-            write_atomically(result, json.dumps({"identity": identity, "result": kept.model_dump()}))
-            checkpoint.unlink(missing_ok=True)
-        results.append(kept)
-    return results
+    def parts(self, seed: int) -> list[tuple[IntArray, IntArray]]:
+        """(training rows, held-out rows) of each outer fold."""
+        return [self.split] if self.split else outer_folds(self.lesions, self.folds, seed)
 
 
-def score_fitted(fitted: FittedModel, lesions: Lesions, base: BaseModelFolder, options: TrainingOptions) -> list[float]:
-    """Log-odds of lesions by a fitted model, merged as it is for prediction."""
-    classifier = LoraClassifier(base, AdapterShape(options.rank, options.alpha))
-    classifier.load_weights(fitted.weights)
-    classifier.merge()
-    classifier.to(best_device())
-    return classifier.score(fitted.prompts(lesions))
+@dataclass(frozen=True)
+class Verdict:
+    """What a model says of the held-out lesions of a fold, with all that it chose on the training lesions."""
+
+    scores: FloatArray
+    """Log-odds-like."""
+    probabilities: FloatArray
+    threshold: float
+    selected: Sequence[str] = ()
+    chosen: dict[str, float | int | str] = field(default_factory=dict)
 
 
-def performances(results: list[FoldResult], lesions: Lesions, seed: int = 0) -> list[Performance]:
-    """Out-of-fold AUC of each model, with percentile intervals from a bootstrap of patients.
+def _say_nothing(_what: str, _done: float) -> None:
+    pass
 
-    2,000 rounds (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993); patients are drawn with replacement
-    and bring all their lesions, so that lesions of one patient do not count as independent.
-    """
-    scores = {model: out_of_fold(results, model, len(lesions)) for model in results[0].scores}
-    draws = _bootstrap(scores, lesions, seed)
-    auc = {model: area_under_curve(lesions.labels, values) for model, values in scores.items()}
-    return [
-        Performance(
-            model=model,
-            auc=auc[model],
-            auc_interval=_interval(draws[model]),
-            difference=None if model == LORA else auc[model] - auc[LORA],
-            difference_interval=None if model == LORA else _interval(draws[model] - draws[LORA]),
+
+class Fold:
+    """One outer fold, and what several models share of it, so that it is computed once."""
+
+    def __init__(
+        self,
+        study: Study,
+        seed: int,
+        number: int,
+        rows: tuple[IntArray, IntArray],
+        *,
+        epochs: int | None = None,
+        report: Report = _say_nothing,
+    ) -> None:
+        """
+        Args:
+            rows: those to learn from, and those to judge.
+            epochs: how long an adapter is trained, on all lesions; None for early stopping on a part of them.
+        """
+        self.study = study
+        self.seed = seed
+        self.number = number
+        self.epochs = epochs
+        self.report = report
+        self.held_out = rows[1]
+        self.inside, self.outside = (study.lesions.take(part) for part in rows)
+        self.options = study.options.model_copy(update={"seed": seed})
+        self._embeddings: dict[str, dict[Pooling, NDArray[np.float32]]] = {}
+        self._adapted: dict[str, FittedModel] = {}
+
+    @property
+    def base(self) -> BaseModelFolder:
+        if self.study.base is None:
+            raise RadllmError("This model needs a base model: give --base-model or leave the language models out.")
+        return self.study.base
+
+    @cached_property
+    def reader(self) -> LoraClassifier:
+        """The base model as it is, nothing trained."""
+        classifier = LoraClassifier(self.base)
+        classifier.merge()
+        return classifier.to(best_device())
+
+    @cached_property
+    def writer(self) -> PromptWriter:
+        """Selection, scale and template of this fold."""
+        return self.write_as(self.options)
+
+    @cached_property
+    def inner_folds(self) -> int:
+        """As many as the study asks for, or fewer where a class has fewer patients."""
+        return max(2, min(self.study.inner_folds, *patients_by_class(self.inside)))
+
+    def write_as(self, options: TrainingOptions) -> PromptWriter:
+        return fit_writer(self.inside, self.study.modality, options, self.study.start)
+
+    def frozen(self, options: TrainingOptions) -> tuple[Embeddings, Embeddings]:
+        """Hidden states of the frozen model, of training and held-out lesions."""
+        return self._read("frozen", self.write_as(options), lambda: self.reader)
+
+    def adapted(self, options: TrainingOptions) -> FittedModel:
+        """The LoRA model trained on this fold."""
+        key = options.model_dump_json()
+        if key not in self._adapted:
+            name = hashlib.sha256(key.encode()).hexdigest()[:12]
+            checkpoint = self.study.work / f"seed{self.seed}-fold{self.number}-{name}.safetensors"
+            self._adapted[key] = fit(
+                self.inside,
+                self.study.modality,
+                self.base,
+                options,
+                checkpoint,
+                self.report,
+                self.epochs,
+                self.study.start,
+            )
+        return self._adapted[key]
+
+    def enhanced(self, options: TrainingOptions) -> tuple[Embeddings, Embeddings]:
+        """Hidden states of the LoRA model, of training and held-out lesions."""
+        fitted = self.adapted(options)
+        adapter = hashlib.sha256(save(fitted.weights)).hexdigest()
+        return self._read(adapter, fitted.writer, lambda: fitted.classifier(self.base, options))
+
+    def _read(
+        self, adapter: str, writer: PromptWriter, reader: Callable[[], LoraClassifier]
+    ) -> tuple[Embeddings, Embeddings]:
+        """Reading takes minutes on a CPU: the states are kept under a name that says all they depend on."""
+        inside, outside = writer.write(self.inside), writer.write(self.outside)
+        texts = sorted({*inside, *outside})
+        name = hashlib.sha256(json.dumps([self.base.sha256, adapter, texts]).encode()).hexdigest()
+        if name not in self._embeddings:
+            self._embeddings[name] = _kept_states(
+                self.study.work / f"states-{name[:16]}.safetensors", lambda: reader().embed(texts)
+            )
+        where = {text: index for index, text in enumerate(texts)}
+        first, second = (
+            {pooling: rows[[where[text] for text in part]] for pooling, rows in self._embeddings[name].items()}
+            for part in (inside, outside)
         )
-        for model in scores
-    ]
+        return first, second
 
 
-def area_under_curve(labels: IntArray, scores: FloatArray) -> float:
-    """Area under the ROC curve by mid-ranks (Hanley and McNeil, Radiology 143 (1982) 29): a tie counts half."""
-    malignant = int(labels.sum())
-    surplus = rankdata(scores)[labels == 1].sum() - malignant * (malignant + 1) / 2
-    return float(surplus / (malignant * (len(labels) - malignant)))
+def _kept_states(path: Path, read: Callable[[], dict[Pooling, torch.Tensor]]) -> dict[Pooling, NDArray[np.float32]]:
+    """Hidden states by pooling from a file, or read now and written there; a damaged file is written anew."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError):
+        tensors = {str(pooling): states for pooling, states in read().items()}
+        write_atomically(path, save(tensors))
+    return {pooling: tensors[pooling].numpy() for pooling in get_args(Pooling)}
 
 
-def out_of_fold(results: list[FoldResult], model: str, lesions: int) -> FloatArray:
-    """Each lesion's score from the fold that held it out."""
-    scores = np.full(lesions, np.nan)
-    for result in results:
-        scores[result.rows] = result.scores[model]
-    return scores
+@dataclass(frozen=True)
+class Contender:
+    """A model of the comparison."""
+
+    name: str
+    family: Family
+    judge: Callable[[Fold], Verdict]
+    trained: bool = False
+    """Whether it trains a language model."""
 
 
-def _fold(
-    lesions: Lesions,
-    training: IntArray,
-    held_out: IntArray,
-    modality: str,
-    base: BaseModelFolder,
-    options: TrainingOptions,
-    checkpoint: Path,
-    report: Report,
-) -> FoldResult:
-    inside, outside = lesions.take(training), lesions.take(held_out)
-    fitted = fit(inside, modality, base, options, checkpoint, report)
-    selected = list(fitted.template.features)
-    usable = [name for name, good in zip(lesions.features, usable_columns(inside.values), strict=True) if good]
-    return FoldResult(
-        rows=held_out.tolist(),
-        scores={
-            LORA: score_fitted(fitted, outside, base, options),
-            SELECTED_BASELINE: _logistic_regression(inside, outside, selected),
-            ALL_BASELINE: _logistic_regression(inside, outside, usable),
-        },
-        features=selected,
-        epochs=fitted.kept_epoch,
+def evaluate(study: Study, contenders: Sequence[Contender], report: Report) -> list[Outcome]:
+    """Train and judge every contender on every outer fold; what an earlier run finished is not computed again."""
+    plan = [(seed, number, rows) for seed in study.seeds for number, rows in enumerate(study.parts(seed))]
+    outcomes: list[Outcome] = []
+    for step, (seed, number, rows) in enumerate(plan):
+        racing = [one for one in contenders if not one.trained or seed in study.seeds[: study.trained_seeds]]
+        fold = Fold(study, seed, number, rows)
+        outcomes += _race(fold, racing, partial(_tell, report, f"seed {seed}, fold {number + 1}", step, len(plan)))
+    return outcomes
+
+
+def _tell(report: Report, where: str, step: int, steps: int, what: str, done: float) -> None:
+    report(f"{where}, {what}", (step + done) / steps)
+
+
+def _race(fold: Fold, racing: Sequence[Contender], report: Report) -> list[Outcome]:
+    outcomes = []
+    for index, contender in enumerate(racing):
+        report(contender.name, index / len(racing))
+        fold.report = partial(_tell, report, contender.name, index, len(racing))
+        outcomes.append(_kept_or_judged(fold, contender))
+    return outcomes
+
+
+def _kept_or_judged(fold: Fold, contender: Contender) -> Outcome:
+    """The outcome of an earlier run of the same study, or a new one, which is kept."""
+    slug = hashlib.sha256(contender.name.encode()).hexdigest()[:12]
+    path = fold.study.work / f"outcome-{fold.seed}-{fold.number}-{slug}.json"
+    identity = _identity(fold, contender)
+    if path.is_file():
+        kept = read_json(path)
+        if kept.get("identity") == identity:
+            return Outcome.model_validate(kept["outcome"])
+    begun = time.perf_counter()
+    verdict = contender.judge(fold)
+    outcome = Outcome(
+        model=contender.name,
+        family=contender.family,
+        seed=fold.seed,
+        fold=fold.number,
+        rows=fold.held_out.tolist(),
+        scores=verdict.scores.tolist(),
+        probabilities=verdict.probabilities.tolist(),
+        threshold=verdict.threshold,
+        selected=list(verdict.selected),
+        chosen=verdict.chosen,
+        seconds=time.perf_counter() - begun,
     )
+    write_atomically(path, json.dumps({"identity": identity, "outcome": outcome.model_dump()}))
+    return outcome
 
 
-def _logistic_regression(inside: Lesions, outside: Lesions, features: list[str]) -> list[float]:
-    """Log-odds by scikit-learn's logistic regression (L2, C = 0.1, balanced classes)."""
-    regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=5000))
-    regression.fit(inside.columns(features), inside.labels)
-    # A value that is missing outside the training lesions counts as average.
-    columns = outside.columns(features)
-    filled = np.where(np.isfinite(columns), columns, inside.columns(features).mean(axis=0))
-    return [float(score) for score in regression.decision_function(filled)]
-
-
-def _kept(path: Path, identity: str) -> FoldResult | None:
-    """The result of a fold that an earlier run of the same training finished."""
-    if not path.is_file():
-        return None
-    kept = read_json(path)
-    return FoldResult.model_validate(kept["result"]) if kept.get("identity") == identity else None
-
-
-def _identity(lesions: Lesions, options: TrainingOptions, base: BaseModelFolder, held_out: IntArray) -> str:
-    digest = hashlib.sha256(options.model_dump_json().encode() + base.sha256.encode())
-    digest.update(json.dumps([lesions.features, lesions.labels.tolist(), lesions.groups.tolist()]).encode())
+def _identity(fold: Fold, contender: Contender) -> str:
+    """Of everything that an outcome depends on."""
+    study, lesions = fold.study, fold.study.lesions
+    content = [
+        contender.name,
+        study.modality,
+        study.inner_folds,
+        fold.options.model_dump() if contender.family != "classical" else fold.seed,
+        study.base.sha256 if study.base and contender.family != "classical" else "",
+        lesions.features,
+        lesions.labels.tolist(),
+        lesions.groups.tolist(),
+        lesions.descriptors,
+        lesions.categories.tolist(),
+    ]
+    if study.start:
+        content.append(study.start.sha256)
+    digest = hashlib.sha256(json.dumps(content).encode())
     digest.update(np.ascontiguousarray(lesions.values, dtype="<f8").tobytes())
-    digest.update(np.ascontiguousarray(held_out, dtype="<i8").tobytes())
+    digest.update(np.ascontiguousarray(fold.held_out, dtype="<i8").tobytes())
     return digest.hexdigest()
 
 
-def _bootstrap(scores: dict[str, FloatArray], lesions: Lesions, seed: int) -> dict[str, FloatArray]:
-    random = np.random.default_rng(seed)
-    patients = [np.flatnonzero(lesions.groups == patient) for patient in np.unique(lesions.groups)]
-    draws: dict[str, list[float]] = {model: [] for model in scores}
-    while len(draws[LORA]) < _BOOTSTRAP_ROUNDS:
-        rows = np.concatenate([patients[index] for index in random.integers(len(patients), size=len(patients))])
-        if len(set(lesions.labels[rows])) < 2:
-            continue
-        for model, values in scores.items():
-            draws[model].append(area_under_curve(lesions.labels[rows], values[rows]))
-    return {model: np.array(values) for model, values in draws.items()}
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What `evaluate_table` is asked to do."""
+
+    table: FeatureTable
+    table_path: Path
+    target: str
+    """Column that says benign or malignant."""
+    group: str
+    """Column that names the patient."""
+    base: BaseModelFolder | None
+    options: TrainingOptions
+    work: Path
+    command: str
+    """What repeats the evaluation, without the user's folders."""
+    modality: str | None = None
+    folds: int = 5
+    inner_folds: int = 5
+    seeds: int = 3
+    trained_seeds: int = 1
+    split: str | None = None
+    """Column that says train or test for each lesion."""
+    shuffle_labels: bool = False
 
 
-def _interval(draws: FloatArray) -> tuple[float, float]:
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
+def evaluate_table(
+    plan: EvaluationPlan, contenders: Sequence[Contender], report: Report
+) -> tuple[Scorecard, list[Outcome], Lesions]:
+    """Evaluate models on a table of lesions.
+
+    Returns:
+        The scorecard, the outcomes it sums up, and the lesions that their rows count.
+
+    Raises:
+        RadllmError: the table is unfit, or too few lesions of a class.
+    """
+    lesions = Lesions.from_table(plan.table, plan.target, plan.group, scale_free=plan.options.scale_free)
+    if plan.shuffle_labels:
+        lesions = lesions.shuffled(plan.options.seed)
+    seeds = tuple(range(plan.options.seed, plan.options.seed + plan.seeds))
+    study = Study(
+        lesions=lesions,
+        modality=modality_of(plan.table, plan.modality),
+        base=plan.base,
+        options=plan.options,
+        work=plan.work,
+        folds=plan.folds,
+        inner_folds=plan.inner_folds,
+        seeds=seeds,
+        trained_seeds=plan.trained_seeds,
+        split=_locked_split(plan) if plan.split else None,
+    )
+    started = datetime.now(UTC).date().isoformat()
+    make_work_folder(plan.work)
+    outcomes = evaluate(study, contenders, report)
+    scorecard = summarise(
+        outcomes,
+        lesions,
+        table=plan.table_path.name,
+        table_sha256=sha256_of(plan.table_path),
+        target=plan.target,
+        group=plan.group,
+        modality=study.modality,
+        folds=plan.folds,
+        inner_folds=plan.inner_folds,
+        seeds=list(seeds),
+        split=plan.split,
+        shuffled_labels=plan.shuffle_labels,
+        base_model=plan.base.public_name if plan.base else None,
+        base_sha256=plan.base.sha256 if plan.base else None,
+        versions=versions_used(),
+        hardware=hardware(),
+        command=plan.command,
+        started=started,
+    )
+    return scorecard, outcomes, lesions
+
+
+def modality_of(table: FeatureTable, given: str | None) -> str:
+    """The one modality of a table's lesions, as given or as its provenance says."""
+    found = {given} if given else {row.modality for row in table.extractions if row and row.modality}
+    if len(found) != 1:
+        words = f"mixes {', '.join(sorted(found))}" if found else "does not say the modality of its images"
+        raise RadllmError(f"{table.name} {words}: give --modality MG, US, CT or MR.")
+    return str(found.pop())
+
+
+def make_work_folder(work: Path) -> None:
+    """The folder for what is finished; RadllmError where it cannot be made."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RadllmError(f"The folder {work} cannot be made ({error.strerror}): choose another output.") from error
+
+
+def versions_used() -> dict[str, str]:
+    """Versions of the packages that training and evaluation depend on."""
+    return {"radllm_backend": __version__, **{name: metadata.version(name) for name in _VERSIONED}}
+
+
+def hardware() -> str:
+    """The machine in words: system, processor, cores, and the precision that training computes in."""
+    device = best_device()
+    precision = "bf16" if computes_bf16(device) else "fp32"
+    where = f", {torch.cuda.get_device_name()}" if device.type == "cuda" else ""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{where}, {precision}"
+
+
+def _locked_split(plan: EvaluationPlan) -> tuple[IntArray, IntArray]:
+    words = [cell.lower() for cell in plan.table.column(str(plan.split))]
+    for row, word in enumerate(words, start=2):
+        if word not in _TRAINING | _TEST:
+            raise RadllmError(
+                f"{plan.table.name} has '{word[:40]}' as '{plan.split}' in line {row}: use train and test."
+            )
+    training = np.array([word in _TRAINING for word in words])
+    groups = np.array(plan.table.column(plan.group))
+    both = set(groups[training]) & set(groups[~training])
+    if both:
+        raise RadllmError(
+            f"{len(both)} patients of {plan.table.name} are in both parts of '{plan.split}': keep each in one."
+        )
+    return np.flatnonzero(training), np.flatnonzero(~training)

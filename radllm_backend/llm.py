@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from radllm_backend.base_models import BaseModelFolder, load_backbone, load_tokenizer
 from radllm_backend.errors import RadllmError
+from radllm_backend.heads import Pooling
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Every linear layer of a LLaMA block."""
@@ -92,30 +93,49 @@ class LoraClassifier(nn.Module):
 
     def score(self, prompts: Sequence[str], progress: Progress | None = None) -> list[float]:
         """Log-odds of malignancy, one a prompt."""
-        return [float(self.head(hidden.float())) for hidden in self._hidden_states(prompts, progress)]
+        with torch.inference_mode():
+            scores = {text: float(self.head(states[-1].float())) for text, states in self._states(prompts, progress)}
+        return [scores[prompt] for prompt in prompts]
 
-    def embed(self, prompts: Sequence[str], progress: Progress | None = None) -> Tensor:
-        """The enhanced features: last token's hidden state, [prompts × hidden size], fp32 on the CPU."""
-        return torch.stack([hidden.float().cpu() for hidden in self._hidden_states(prompts, progress)])
+    def embed(self, prompts: Sequence[str], progress: Progress | None = None) -> dict[Pooling, Tensor]:
+        """The enhanced features: the last layer's hidden state of the last token, and the mean of all tokens'.
 
-    def _hidden_states(self, prompts: Sequence[str], progress: Progress | None) -> Iterator[Tensor]:
-        tokens = [self.tokenise(prompt) for prompt in prompts]
+        Either is [prompts × hidden size], fp32 on the CPU.
+        """
+        pooled = {
+            text: (states[-1].float().cpu(), states.float().mean(dim=0).cpu())
+            for text, states in self._states(prompts, progress)
+        }
+        last, mean = (torch.stack([pooled[prompt][index] for prompt in prompts]) for index in (0, 1))
+        return {"last": last, "mean": mean}
+
+    def _states(self, prompts: Sequence[str], progress: Progress | None) -> Iterator[tuple[str, Tensor]]:
+        """Each different prompt with the last layer's hidden states, [tokens × hidden size]."""
+        texts = list(dict.fromkeys(prompts))
+        tokens = [self.tokenise(text) for text in texts]
         size = 1 if self.device.type == "cpu" else _GPU_BATCH
         self.eval()
-        for start in range(0, len(tokens), size):
+        for start in range(0, len(texts), size):
+            batch = slice(start, start + size)
             with torch.inference_mode():
-                yield from self._last_hidden(tokens[start : start + size])
+                states, lengths = self._read(tokens[batch])
+            for text, hidden, length in zip(texts[batch], states, lengths.tolist(), strict=True):
+                yield text, hidden[:length]
             if progress:
-                progress(min(start + size, len(tokens)), len(tokens))
+                progress(min(start + size, len(texts)), len(texts))
 
     def _last_hidden(self, prompts: Sequence[list[int]]) -> Tensor:
+        states, lengths = self._read(prompts)
+        return states[torch.arange(len(prompts), device=self.device), lengths - 1]
+
+    def _read(self, prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+        """Hidden states [prompts × longest × hidden size] and the number of tokens of each prompt."""
         # Padded on the right under causal attention, no real token ever sees the padding: no mask is needed.
         lengths = torch.tensor([len(tokens) for tokens in prompts], device=self.device)
         padded = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long, device=self.device)
         for row, tokens in enumerate(prompts):
             padded[row, : len(tokens)] = torch.tensor(tokens, device=self.device)
-        states = self.backbone(input_ids=padded, use_cache=False).last_hidden_state
-        return states[torch.arange(len(prompts), device=self.device), lengths - 1]
+        return self.backbone(input_ids=padded, use_cache=False).last_hidden_state, lengths
 
     def trainable(self) -> list[nn.Parameter]:
         """The parameters that training changes: the adapter's and the head's."""
@@ -147,7 +167,7 @@ class LoraClassifier(nn.Module):
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 for training where the processor computes in it, nothing where it would only emulate it."""
-        if _computes_bf16(self.device):
+        if computes_bf16(self.device):
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
@@ -162,7 +182,8 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _computes_bf16(device: torch.device) -> bool:
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the processor computes in bf16 rather than emulating it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -15,18 +16,31 @@ from numpy.typing import NDArray
 from radllm_backend import __version__
 from radllm_backend.base_models import locate
 from radllm_backend.bundle import ADAPTER, Bundle, FeatureSummary, ModelCard, read_bundle
-from radllm_backend.cautions import find_cautions
+from radllm_backend.cautions import about_uncertainty, find_cautions
+from radllm_backend.conformal import DEFAULT_CONFIDENCE, band, check_confidence
+from radllm_backend.descriptors import canonical, indicators
+from radllm_backend.descriptors import display_name as descriptor_name
 from radllm_backend.errors import RadllmError
 from radllm_backend.explanation import occlusion_effects
 from radllm_backend.extraction import Settings
 from radllm_backend.feature_names import display_name
 from radllm_backend.features import Features
-from radllm_backend.prediction import FeatureShare, ModelIdentity, Prediction
+from radllm_backend.heads import Head, Pooling, read_head
+from radllm_backend.prediction import Band, CallWord, Caution, DescriptorShare, FeatureShare, ModelIdentity, Prediction
 
 if TYPE_CHECKING:
     from radllm_backend.llm import LoraClassifier, Progress
 
 _VERSIONED = ("torch", "transformers", "peft")
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the model reads of a lesion."""
+
+    standardised: list[float]
+    descriptors: list[str]
+    prompt: str
 
 
 class Model:
@@ -41,7 +55,7 @@ class Model:
         self.card: ModelCard = bundle.card
         self.sha256: str = bundle.sha256
         self.folder: Path = bundle.folder
-        self.settings: Settings = bundle.card.extraction_settings()
+        self._settings = bundle.card.extraction_settings()
         self._template = bundle.card.template()
         self._base = base
 
@@ -58,16 +72,26 @@ class Model:
     def name(self) -> str:
         return self.card.name
 
-    def predict(self, features: Features) -> Prediction:
+    def predict(self, features: Features, *, confidence: float = DEFAULT_CONFIDENCE) -> Prediction:
         """The prediction of one lesion with the effect of each feature.
 
+        Args:
+            confidence: of the uncertain band, 0.5..0.99 (`conformal.band`): the higher, the wider. A model without a
+                conformal reference has no band, and calls no lesion uncertain.
+
         Raises:
-            RadllmError: a feature of the model is missing or undefined, or the base model is not there.
+            RadllmError: a feature of the model is missing or undefined, the base model is not there, or there is no
+                such confidence.
         """
-        return self.predict_many([features], explain=True)[0]
+        return self.predict_many([features], explain=True, confidence=confidence)[0]
 
     def predict_many(
-        self, lesions: Sequence[Features], *, explain: bool = False, progress: Progress | None = None
+        self,
+        lesions: Sequence[Features],
+        *,
+        explain: bool = False,
+        progress: Progress | None = None,
+        confidence: float = DEFAULT_CONFIDENCE,
     ) -> list[Prediction]:
         """Predictions of many lesions, each exactly as `predict` gives it.
 
@@ -75,18 +99,22 @@ class Model:
             explain: also compute each feature's effect, at the cost of one score more a feature.
             progress: called with (done, total) lesions.
         """
-        standardised = [self._standardise(features) for features in lesions]
-        prompts = [self._template.render(values) for values in standardised]
-        logits = self._classifier.score(prompts, progress)
+        uncertain = self._band(confidence)
+        readings = [self._read(features) for features in lesions]
+        logits = self._logits(readings, progress)
         return [
-            self._prediction(features, values, prompt, logit, explain)
-            for features, values, prompt, logit in zip(lesions, standardised, prompts, logits, strict=True)
+            self._prediction(features, reading, logit, explain, uncertain)
+            for features, reading, logit in zip(lesions, readings, logits, strict=True)
         ]
 
-    def embed(self, lesions: Sequence[Features]) -> NDArray[np.float32]:
-        """The enhanced features: the language model's last hidden state, [lesions × hidden size]."""
-        prompts = [self._template.render(self._standardise(features)) for features in lesions]
-        return np.asarray(self._classifier.embed(prompts).numpy(), dtype=np.float32)
+    def embed(self, lesions: Sequence[Features], pooling: Pooling = "last") -> NDArray[np.float32]:
+        """The enhanced features: the language model's last layer, [lesions × hidden size]; frozen without an adapter.
+
+        Args:
+            pooling: the last token's hidden state, or the mean of all tokens'.
+        """
+        prompts = [self._read(features).prompt for features in lesions]
+        return np.asarray(self._classifier.embed(prompts)[pooling].numpy(), dtype=np.float32)
 
     def require(self, names: Sequence[str], where: str) -> None:
         """RadllmError where a table or a feature set lacks one of the model's features."""
@@ -97,27 +125,72 @@ class Model:
                 f"reads, first '{missing[0]}': extract with the settings '{self.card.settings_name}'."
             )
 
+    @property
+    def settings(self) -> Settings:
+        """How a lesion's features have to be extracted; RadllmError for a model that reads descriptors only."""
+        if self._settings is None:
+            raise RadllmError(
+                f"The model {self.name} reads the radiologist's descriptors and no features of an image: "
+                "use radllm describe, or radllm predict with a table of descriptors."
+            )
+        return self._settings
+
     @cached_property
     def _classifier(self) -> LoraClassifier:
         from safetensors.torch import load_file
 
         from radllm_backend.llm import AdapterShape, LoraClassifier, best_device
 
-        reference = self.card.base
+        reference, adapter = self.card.base, self.card.adapter
         base = locate(self._base if self._base is not None else reference.name)
         if base.sha256 != reference.sha256:
             raise RadllmError(
                 f"The base model {base.name} is not the one the model {self.name} was trained on "
                 f"({reference.name}, {reference.sha256[:12]}): pull or give that one."
             )
-        classifier = LoraClassifier(base, AdapterShape(self.card.adapter.rank, self.card.adapter.alpha))
-        classifier.load_weights(load_file(self.folder / ADAPTER))
+        classifier = LoraClassifier(base, AdapterShape(adapter.rank, adapter.alpha) if adapter else AdapterShape())
+        if adapter:
+            classifier.load_weights(load_file(self.folder / ADAPTER))
         classifier.merge()
         return classifier.to(best_device())
 
-    def _standardise(self, features: Features) -> list[float]:
+    @cached_property
+    def _head(self) -> Head | None:
+        return read_head(self.card.head, self.folder) if self.card.head else None
+
+    def _read(self, features: Features) -> _Reading:
+        """A lesion as the model reads it."""
         self.require(list(features.values), "This lesion")
-        return [(self._value(features, row.feature) - row.mean) / row.deviation for row in self.card.features]
+        values = [(self._value(features, row.feature) - row.mean) / row.deviation for row in self.card.features]
+        given = [features.descriptors.get(row.descriptor, "") for row in self.card.descriptors]
+        if given and not values and not any(given):
+            names = ", ".join(row.descriptor for row in self.card.descriptors)
+            raise RadllmError(
+                f"The model {self.name} reads descriptors and this lesion has none: give some of {names}."
+            )
+        return _Reading(values, given, self._template.render(values, given))
+
+    def _logits(self, readings: Sequence[_Reading], progress: Progress | None = None) -> list[float]:
+        """The score of each lesion: it does not depend on which others are scored with it."""
+        prompts = [reading.prompt for reading in readings]
+        if self._head is None:
+            return self._classifier.score(prompts, progress)
+        states = self._classifier.embed(prompts, progress)
+        hidden: dict[Pooling, NDArray[np.float32]] = {pooling: states[pooling].numpy() for pooling in states}
+        return [
+            float(self._head.logits(self._design(reading), {name: rows[[index]] for name, rows in hidden.items()})[0])
+            for index, reading in enumerate(readings)
+        ]
+
+    def _design(self, reading: _Reading) -> NDArray[np.float64]:
+        """What the prompt says as numbers, [1 × columns], as `PromptWriter.design` has it."""
+        descriptors = [row.descriptor for row in self.card.descriptors]
+        flags = indicators(descriptors, np.array([reading.descriptors], dtype=str))
+        return np.hstack([np.array([reading.standardised], dtype=np.float64), flags])
+
+    def _score_variants(self, values: list[list[float]], descriptors: list[list[str]]) -> list[float]:
+        pairs = zip(values, descriptors, strict=True)
+        return self._logits([_Reading(one, given, self._template.render(one, given)) for one, given in pairs])
 
     @staticmethod
     def _value(features: Features, feature: str) -> float:
@@ -128,27 +201,57 @@ class Model:
             )
         return value
 
+    def _band(self, confidence: float) -> Band | None:
+        """Where this model is uncertain, its threshold always inside."""
+        check_confidence(confidence)
+        if self.card.conformal is None:
+            return None
+        return band(self.card.conformal, confidence).around(self.card.threshold)
+
+    def _call(self, probability: float, uncertain: Band | None) -> CallWord:
+        if uncertain is not None and uncertain.holds(probability):
+            return "uncertain"
+        return "likely malignant" if probability >= self.card.threshold else "likely benign"
+
+    def _cautions(self, features: Features, probability: float, uncertain: Band | None) -> list[Caution]:
+        cautions = find_cautions(features, self.card, self._settings.sha256 if self._settings else None)
+        if uncertain is not None and uncertain.holds(probability):
+            cautions.append(about_uncertainty(uncertain))
+        return cautions
+
     def _prediction(
-        self, features: Features, standardised: list[float], prompt: str, logit: float, explain: bool
+        self, features: Features, reading: _Reading, logit: float, explain: bool, uncertain: Band | None
     ) -> Prediction:
         calibration = self.card.calibration
         probability = calibration.probability(logit)
-        effects: list[float | None] = [None] * len(standardised)
+        count = len(reading.standardised)
+        effects: list[float | None] = [None] * (count + len(reading.descriptors))
         if explain:
-            raw = occlusion_effects(self._template, standardised, logit, self._classifier.score)
+            raw = occlusion_effects(reading.standardised, reading.descriptors, logit, self._score_variants)
             effects = [calibration.slope * effect for effect in raw]
-        shares = [
-            self._share(summary, self._value(features, summary.feature), position, effect)
-            for summary, position, effect in zip(self.card.features, standardised, effects, strict=True)
-        ]
         return Prediction(
             probability=probability,
-            call="likely malignant" if probability >= self.card.threshold else "likely benign",
+            call=self._call(probability, uncertain),
             threshold=self.card.threshold,
+            band=uncertain,
             logit=logit,
-            features=shares,
-            cautions=find_cautions(features, self.card, self.settings.sha256),
-            prompt=prompt,
+            features=[
+                self._share(summary, self._value(features, summary.feature), position, effect)
+                for summary, position, effect in zip(
+                    self.card.features, reading.standardised, effects[:count], strict=True
+                )
+            ],
+            descriptors=[
+                DescriptorShare(
+                    descriptor=row.descriptor,
+                    name=descriptor_name(row.descriptor),
+                    value=canonical(row.descriptor, given),
+                    effect=effect,
+                )
+                for row, given, effect in zip(self.card.descriptors, reading.descriptors, effects[count:], strict=True)
+            ],
+            cautions=self._cautions(features, probability, uncertain),
+            prompt=reading.prompt,
             model=self.identity,
             extraction=features.extraction,
             versions={"radllm_backend": __version__, **{name: metadata.version(name) for name in _VERSIONED}},

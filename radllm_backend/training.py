@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,9 +27,9 @@ from radllm_backend.cohort import Lesions, split_by_patient
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import Record
 from radllm_backend.llm import AdapterShape, LoraClassifier, best_device, stored_precision
-from radllm_backend.prompt import PromptTemplate
+from radllm_backend.prompt import PromptStyle
+from radllm_backend.prompt_writer import PromptWriter
 from radllm_backend.safe_files import write_atomically
-from radllm_backend.selection import select_features
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int_]
@@ -43,6 +44,12 @@ class TrainingOptions(Record):
 
     features: int = Field(8, ge=1, le=200)
     """How many features mRMR takes (8 in Ra et al. 2025)."""
+    selection: Literal["mrmr", "none"] = "mrmr"
+    """`none` writes every feature into the prompt."""
+    style: PromptStyle = "numbers"
+    """How the prompt words a feature."""
+    shuffle_order: bool = False
+    """Train on prompts whose features come in another order each time (predictions keep the stored one)."""
     scale_free: bool = False
     """Only features that do not depend on the pixel spacing, so that images without one can be classified."""
     epochs: int = Field(4, ge=1)
@@ -73,25 +80,34 @@ class Epoch:
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A template, a scaler and an adapter, as fitted."""
+    """A prompt writer and an adapter, as fitted."""
 
-    template: PromptTemplate
-    mean: FloatArray
-    deviation: FloatArray
+    writer: PromptWriter
     weights: dict[str, Tensor]
     """Adapter and head in the precision a bundle stores."""
     epochs: tuple[Epoch, ...]
     kept_epoch: int
     """After how many epochs the weights were kept."""
 
-    def prompts(self, lesions: Lesions) -> list[str]:
-        """What the model reads of each lesion."""
-        return render_prompts(self.template, self.mean, self.deviation, lesions)
+    def classifier(self, base: BaseModelFolder, options: TrainingOptions) -> LoraClassifier:
+        """The language model with this adapter, merged as it is for prediction."""
+        classifier = LoraClassifier(base, AdapterShape(options.rank, options.alpha))
+        classifier.load_weights(self.weights)
+        classifier.merge()
+        return classifier.to(best_device())
 
 
-def render_prompts(template: PromptTemplate, mean: FloatArray, deviation: FloatArray, lesions: Lesions) -> list[str]:
-    """The prompts of lesions after standardising with the training lesions' mean and deviation."""
-    return [template.render(row) for row in (lesions.columns(template.features) - mean) / deviation]
+@dataclass(frozen=True)
+class Start:
+    """A trained adapter that a fit continues from, and the features its model knows."""
+
+    weights: dict[str, Tensor]
+    features: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights and of the features' names."""
+        return hashlib.sha256(save(self.weights) + json.dumps(self.features).encode()).hexdigest()
 
 
 def fit(
@@ -102,6 +118,7 @@ def fit(
     checkpoint: Path,
     report: Report,
     epochs: int | None = None,
+    start: Start | None = None,
 ) -> FittedModel:
     """Select features, standardise, and train the LoRA classifier.
 
@@ -111,22 +128,46 @@ def fit(
     Args:
         checkpoint: a file that keeps the state after each epoch; a killed fit continues from it.
         epochs: how many epochs to train on all lesions; None for early stopping.
+        start: the adapter to continue from; None for a fresh one.
     """
-    chosen = select_features(lesions.features, lesions.values, lesions.labels, options.features)
-    template = PromptTemplate(modality, tuple(chosen))
-    columns = lesions.columns(chosen)
-    mean, deviation = columns.mean(axis=0), columns.std(axis=0)
-    prompts = render_prompts(template, mean, deviation, lesions)
+    writer = fit_writer(lesions, modality, options, start)
     if epochs is None:
         training, validation = split_by_patient(lesions, options.validation, options.seed)
     else:
         training, validation = np.arange(len(lesions)), np.arange(0)
     classifier = LoraClassifier(base, AdapterShape(options.rank, options.alpha), seed=options.seed)
+    if start:
+        classifier.load_weights(start.weights)
     classifier.to(best_device())
-    run = _Run(classifier, prompts, lesions.labels, training, validation, options, checkpoint, report, base.sha256)
+    origin = [base.sha256, start.sha256] if start else [base.sha256]
+    material = _Material(
+        writer.write(lesions),
+        lesions.labels,
+        training,
+        validation,
+        (lambda epoch: writer.write_shuffled(lesions, epoch)) if options.shuffle_order else None,
+    )
+    run = _Run(classifier, material, options, checkpoint, report, origin)
     run.train(min(epochs or options.epochs, options.epochs))
-    weights = stored_precision(run.best_weights)
-    return FittedModel(template, mean, deviation, weights, tuple(run.epochs), run.best() + 1)
+    return FittedModel(writer, stored_precision(run.best_weights), tuple(run.epochs), run.best() + 1)
+
+
+def fit_writer(lesions: Lesions, modality: str, options: TrainingOptions, start: Start | None = None) -> PromptWriter:
+    """How the language model will read lesions, fitted on training lesions."""
+    count = options.features if options.selection == "mrmr" else None
+    return PromptWriter.fit(lesions, modality, count=count, style=options.style, keep=start.features if start else ())
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What a run learns from."""
+
+    prompts: list[str]
+    labels: IntArray
+    training: IntArray
+    validation: IntArray
+    rewrite: Callable[[int], list[str]] | None
+    """The prompts of an epoch, where they change."""
 
 
 class _Run:
@@ -135,30 +176,35 @@ class _Run:
     def __init__(
         self,
         classifier: LoraClassifier,
-        prompts: list[str],
-        labels: IntArray,
-        training: IntArray,
-        validation: IntArray,
+        material: _Material,
         options: TrainingOptions,
         checkpoint: Path,
         report: Report,
-        base_sha256: str,
+        origin: list[str],
     ) -> None:
         self.classifier = classifier
         self.options = options
         self.checkpoint = checkpoint
         self.report = report
-        self.labels = labels
-        self.training = training
-        self.validation = validation
-        self.prompts = prompts
-        self.tokens = [classifier.tokenise(prompt) for prompt in prompts]
-        counts = np.bincount(labels[training], minlength=2)
-        self.class_weights = len(training) / (2 * counts)
-        self.steps_per_epoch = math.ceil(len(training) / options.batch_size)
+        self.rewrite = material.rewrite
+        prompts, labels = material.prompts, material.labels
+        training, validation = material.training, material.validation
+        self.class_weights = len(training) / (2 * np.bincount(labels[training], minlength=2))
+        # Lesions with the same words (descriptors repeat, numbers do not) are read once and weigh as many as they are.
+        self.texts = list(dict.fromkeys(prompts))
+        where = {text: index for index, text in enumerate(self.texts)}
+        reading = np.array([where[prompt] for prompt in prompts])
+        self.first_rows = np.unique(reading, return_index=True)[1]
+        self.tokens = [classifier.tokenise(text) for text in self.texts]
+        self.counts = np.zeros((len(self.texts), 2))
+        np.add.at(self.counts, (reading[training], labels[training]), 1)
+        self.training = np.unique(reading[training])
+        self.validation = reading[validation]
+        self.validation_labels = labels[validation]
+        self.steps_per_epoch = math.ceil(len(self.training) / options.batch_size)
         self.epochs: list[Epoch] = []
         self.best_weights: dict[str, Tensor] = {}
-        content = [options.model_dump(exclude={"folds"}), prompts, labels.tolist(), training.tolist(), base_sha256]
+        content = [options.model_dump(exclude={"folds"}), prompts, labels.tolist(), training.tolist(), *origin]
         self.identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         self.optimizer = torch.optim.AdamW(
             classifier.trainable(), lr=options.learning_rate, weight_decay=options.weight_decay
@@ -182,6 +228,9 @@ class _Run:
     def _epoch(self) -> None:
         number = len(self.epochs)
         losses = []
+        if self.rewrite:
+            prompts = self.rewrite(number)
+            self.tokens = [self.classifier.tokenise(prompts[row]) for row in self.first_rows]
         self.classifier.train()
         for step, rows in enumerate(self._batches(number)):
             self._set_learning_rate(number * self.steps_per_epoch + step)
@@ -198,7 +247,7 @@ class _Run:
         return "" if auc is None else f", validation AUC {auc:.3f}"
 
     def _batches(self, epoch: int) -> Iterator[NDArray[np.int_]]:
-        """The training rows in this epoch's order, which depends on seed and epoch alone: a resumed run repeats it."""
+        """The training texts in this epoch's order, which depends on seed and epoch alone: a resumed run repeats it."""
         order = np.random.default_rng([self.options.seed, epoch]).permutation(self.training)
         for start in range(0, len(order), self.options.batch_size):
             yield order[start : start + self.options.batch_size]
@@ -210,13 +259,13 @@ class _Run:
             part = rows[start : start + _MICRO_BATCH]
             with self.classifier.autocast():
                 logits = self.classifier([self.tokens[row] for row in part])
-            device = logits.device
+            weights = self.counts[part] * self.class_weights
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
                 logits.float(),
-                torch.tensor(self.labels[part], dtype=torch.float32, device=device),
-                weight=torch.tensor(self.class_weights[self.labels[part]], dtype=torch.float32, device=device),
+                torch.tensor(weights[:, 1] / weights.sum(axis=1), dtype=torch.float32, device=logits.device),
+                weight=torch.tensor(weights.sum(axis=1), dtype=torch.float32, device=logits.device),
                 reduction="sum",
-            ) / len(rows)
+            ) / float(self.counts[rows].sum())
             loss.backward()
             total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.classifier.trainable(), 1.0)
@@ -239,9 +288,9 @@ class _Run:
         if not len(self.validation):
             return Epoch(loss)
         self.classifier.load_weights(stored_precision(weights))
-        logits = np.array(self.classifier.score([self.prompts[row] for row in self.validation]))
+        logits = np.array(self.classifier.score([self.texts[index] for index in self.validation]))
         self.classifier.load_weights(weights)
-        labels = self.labels[self.validation]
+        labels = self.validation_labels
         probabilities = 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
         return Epoch(
             loss=loss,

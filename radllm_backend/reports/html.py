@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import Extraction, Features
-from radllm_backend.prediction import RESEARCH_USE_ONLY, FeatureShare, Prediction, percent
+from radllm_backend.prediction import RESEARCH_USE_ONLY, DescriptorShare, FeatureShare, Prediction, percent
 from radllm_backend.reports.key_image import OUTLINE, key_image
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def report_html(prediction: Prediction, lesion: Lesion | None = None) -> str:
     shares = prediction.strongest()
     return _template().render(
         prediction=prediction,
+        bar=_bar(prediction),
         notice=RESEARCH_USE_ONLY,
         picture=base64.b64encode(key_image(lesion)).decode() if lesion else None,
         outline="#{:02x}{:02x}{:02x}".format(*OUTLINE),
@@ -105,15 +106,48 @@ def _template() -> Template:
 
 
 @dataclass(frozen=True)
+class _Bar:
+    """Where things stand on the probability bar, in its drawing's units."""
+
+    start: float
+    width: float
+    fill: float
+    """Length up to the probability."""
+    threshold: float
+    zone: tuple[float, float] | None
+    """Both edges of the uncertain band."""
+
+    @property
+    def middle(self) -> float:
+        """Of the uncertain band; of the bar where there is none."""
+        return sum(self.zone) / 2 if self.zone else self.start + self.width / 2
+
+    def anchor(self, place: float) -> str:
+        """How a text at a place is to be aligned, so that it stays in the drawing."""
+        return "start" if place < 0.2 * self.width else "end" if place > 0.85 * self.width else "middle"
+
+
+def _bar(prediction: Prediction, start: float = 10, width: float = 380) -> _Bar:
+    band = prediction.band
+    zone = (start + width * band.low, start + width * band.high) if band else None
+    return _Bar(start, width, width * prediction.probability, start + width * prediction.threshold, zone)
+
+
+@dataclass(frozen=True)
 class _Row:
     """A feature and its bar: where it starts and how long it is, in percent of half the width; 0 is the middle."""
 
-    share: FeatureShare
+    share: FeatureShare | DescriptorShare
     start: float
     length: float
 
+    @property
+    def is_number(self) -> bool:
+        """Whether it is a measured feature, not one of the radiologist's descriptors."""
+        return isinstance(self.share, FeatureShare)
 
-def _rows(shares: list[FeatureShare]) -> list[_Row]:
+
+def _rows(shares: list[FeatureShare | DescriptorShare]) -> list[_Row]:
     effects = [share.effect or 0.0 for share in shares]
     longest = max(map(abs, effects), default=0.0) or 1.0
     lengths = [100 * (effect / longest) for effect in effects]

@@ -1,0 +1,114 @@
+"""The models of the comparison: classical baselines, the language model frozen and adapted, fusions, and ablations.
+
+Each sees the training lesions of a fold only: selection, scaling, calibration, threshold, fusion and hyperparameters.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from radllm_backend import methods
+from radllm_backend.classical import CLASSICAL, fit_classical
+from radllm_backend.evaluation import Contender, Fold, Verdict
+from radllm_backend.methods import Learned, Method
+
+LORA = "LoRA head"
+FROZEN = "frozen language model, logistic regression"
+WEIGHTED = "fusion, weighted mean of probabilities"
+CONCATENATED = "fusion, concatenated"
+SAME_FEATURES = "logistic regression, the same features"
+
+NAMES: dict[str, str] = {
+    "lora": LORA,
+    "fusion": f"{CONCATENATED}, logistic regression",
+    "fusion-svm": f"{CONCATENATED}, SVM",
+    "fusion-forest": f"{CONCATENATED}, random forest",
+    "fusion-boosting": f"{CONCATENATED}, gradient boosting",
+    "fusion-lora": f"{CONCATENATED}, LoRA",
+    "weighted": WEIGHTED,
+    "frozen": FROZEN,
+}
+"""What each of `methods.METHODS` is called in tables and reports."""
+_TRAINED = ("lora", "fusion-lora")
+
+
+def contenders(language: bool = True, trained: bool = True, ablations: bool = False) -> list[Contender]:
+    """The models of the comparison, cheapest first.
+
+    Args:
+        language: also those that read prompts with a frozen base model.
+        trained: also those that train an adapter.
+        ablations: also the language models with one thing changed.
+    """
+    field_of_models = [classical(name, select) for name in CLASSICAL for select in (False, True)]
+    if language:
+        field_of_models += [of_method(name) for name in NAMES if name not in _TRAINED]
+    if language and trained:
+        field_of_models += [of_method(name) for name in _TRAINED]
+        field_of_models.append(_contender(f"{WEIGHTED}, LoRA head", "fusion", methods.weighted_lora, trained=True))
+    if language and ablations:
+        field_of_models += [one for one in _ablations() if trained or not one.trained]
+    return field_of_models
+
+
+def of_method(name: str) -> Contender:
+    """One of `methods.METHODS` as a model of the comparison."""
+    family: Any = name if name in ("lora", "frozen") else "fusion"
+    return _contender(NAMES[name], family, methods.METHODS[name], trained=name in _TRAINED)
+
+
+def classical(name: str, select: bool) -> Contender:
+    """One of `classical.CLASSICAL` on all features, or on those it selects."""
+    which = "selected" if select else "all"
+    return Contender(f"{name}, {which} features", "classical", partial(_classical, name=name, select=select))
+
+
+def same_features() -> Contender:
+    """Logistic regression on what the prompt says: what the language model adds is its difference from this."""
+    return _contender(SAME_FEATURES, "classical", methods.regression)
+
+
+def _ablations() -> list[Contender]:
+    changes: list[tuple[str, dict[str, str]]] = [
+        ("generic feature names", {"style": "generic"}),
+        ("findings sentences", {"style": "findings"}),
+        ("no selection", {"selection": "none"}),
+    ]
+    # Every feature in the prompt makes it ten times as long: reading takes ten times as long, and training is left out.
+    frozen = [
+        _contender(
+            f"{FROZEN}: {name}", "ablation", partial(methods.frozen, change=change), trained=name == "no selection"
+        )
+        for name, change in changes
+    ]
+    lora = [
+        _contender(f"{LORA}: {name}", "ablation", partial(methods.lora, change=change), trained=True)
+        for name, change in changes[:2]
+    ]
+    shuffled = "shuffled order at test time"
+    return [
+        *frozen,
+        _contender(f"{FROZEN}: {shuffled}", "ablation", partial(methods.frozen, shuffled=True)),
+        _contender(f"{LORA}: head only", "ablation", methods.head_only),
+        *lora,
+        _contender(f"{LORA}: {shuffled}", "ablation", partial(methods.lora, shuffled=True), trained=True),
+    ]
+
+
+def _contender(name: str, family: Any, method: Method | partial[Learned], trained: bool = False) -> Contender:
+    def judge(fold: Fold) -> Verdict:
+        return method(fold).verdict(fold)
+
+    return Contender(name, family, judge, trained)
+
+
+def _classical(fold: Fold, name: str, select: bool) -> Verdict:
+    fitted = fit_classical(name, fold.inside, select=select, inner_folds=fold.inner_folds, seed=fold.seed)
+    return Verdict(
+        fitted.score(fold.outside),
+        fitted.probabilities(fold.outside),
+        fitted.threshold,
+        fitted.selected if select else (),
+        fitted.chosen,
+    )

@@ -1,0 +1,378 @@
+"""What an evaluation can answer of METRICS and CLEAR, the checklists of radiomics research.
+
+Items are named by their numbers and by topics in this project's words. The checklists themselves: Kocak et al.,
+*METhodological RadiomICs Score (METRICS)*, Insights Imaging 15 (2024) 8, and Kocak et al., *CheckList for EvaluAtion of
+Radiomics research (CLEAR)*, Insights Imaging 14 (2023) 75.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from radllm_backend.scorecard import Scorecard
+
+Answer = Callable[[Scorecard], str]
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item of a checklist; without an answer it is the authors' to answer."""
+
+    number: int
+    topic: str
+    answer: str | None
+
+
+@dataclass(frozen=True)
+class Checklist:
+    """All items of a checklist, in its order."""
+
+    name: str
+    source: str
+    items: tuple[Item, ...]
+
+    @property
+    def answered(self) -> list[Item]:
+        return [item for item in self.items if item.answer is not None]
+
+    @property
+    def open(self) -> list[Item]:
+        return [item for item in self.items if item.answer is None]
+
+
+def checklists(scorecard: Scorecard) -> list[Checklist]:
+    """METRICS and CLEAR with the answers that follow from what a scorecard holds."""
+    return [
+        _filled("METRICS", "Kocak et al., Insights Imaging 15 (2024) 8", _METRICS, _METRICS_ANSWERS, scorecard),
+        _filled("CLEAR", "Kocak et al., Insights Imaging 14 (2023) 75", _CLEAR, _CLEAR_ANSWERS, scorecard),
+    ]
+
+
+def _filled(
+    name: str, source: str, topics: Mapping[int, str], answers: Mapping[int, Answer], scorecard: Scorecard
+) -> Checklist:
+    items = (
+        Item(number, topic, answers[number](scorecard) if number in answers else None)
+        for number, topic in topics.items()
+    )
+    return Checklist(name, source, tuple(items))
+
+
+def _numbered(first: int, topics: str) -> dict[int, str]:
+    return dict(enumerate((line.strip() for line in topics.strip().splitlines()), first))
+
+
+_METRICS = _numbered(
+    1,
+    """
+    Checklist followed
+    Who was eligible
+    Reference standard
+    More than one centre
+    Images as in clinical practice
+    Imaging protocol
+    Time between imaging and reference standard
+    How lesions were segmented
+    Automatic segmentation checked
+    Test masks as one reader would draw them
+    Image preprocessing
+    Extraction software
+    Extraction settings
+    Features that are not robust
+    Redundant features
+    Number of features for the size of the data
+    Robustness of end-to-end deep learning
+    Division of the data
+    Confounders
+    Choice of performance measures
+    Uncertainty
+    Calibration
+    One imaging technique, or why several
+    Comparison with approaches other than radiomics
+    Comparison with simple models
+    Internal test
+    External test
+    Data available
+    Code available
+    Model available
+    """,
+)
+
+_CLEAR = _numbered(
+    1,
+    """
+    Title
+    Abstract
+    Keywords
+    Background
+    Why radiomics
+    Aim
+    Checklist followed
+    Ethics
+    Sample size
+    Kind of study
+    Who was eligible
+    Flowchart of the method
+    Source of the data
+    Overlap with earlier studies
+    Division of the data
+    Imaging protocol
+    Predictors other than radiomics
+    Reference standard
+    How lesions were segmented
+    Who segmented them
+    Image preprocessing
+    Resampling
+    Discretisation of grey values
+    Image types
+    Extraction software
+    Feature classes
+    Number of features
+    Remaining extraction settings
+    Missing values
+    Balance of the classes
+    Reliability of the segmentation
+    Scaling of features
+    Reduction of dimensions
+    Algorithms
+    Training and tuning
+    Confounders
+    Selection of the final model
+    Kind of test
+    Choice of performance measures
+    Uncertainty
+    Statistical comparison of models
+    Plan to compare with approaches other than radiomics
+    Explanation of the models
+    Baseline characteristics
+    Flowchart of eligibility
+    Statistics of the features
+    Performance
+    Results beside approaches other than radiomics
+    Main findings
+    Earlier work
+    Practical meaning
+    Strengths and limitations
+    Sharing of images and masks
+    Sharing of feature values
+    Sharing of preprocessing scripts
+    Sharing of modelling code
+    Sharing of models
+    Sharing of a ready-to-use system
+    """,
+)
+
+
+def _checklist_followed(scorecard: Scorecard) -> str:
+    return "METRICS and CLEAR: this page answers what the run itself can answer, and lists what is left to its authors."
+
+
+def _division(scorecard: Scorecard) -> str:
+    if scorecard.split is not None:
+        return (
+            f"A locked split, given by the column “{scorecard.split}”. "
+            f"{_inner_folds(scorecard)} No test lesion is seen before it is scored."
+        )
+    seeds = f"{len(scorecard.seeds)} divisions" if len(scorecard.seeds) > 1 else "one division"
+    return (
+        f"{scorecard.folds} outer folds, stratified by label and grouped by patient ({seeds}, by seed). "
+        f"{_inner_folds(scorecard)} A held-out lesion is not seen before it is scored."
+    )
+
+
+def _inner_folds(scorecard: Scorecard) -> str:
+    return (
+        "Everything that learns (selection, scaling, tuning, calibration, threshold, fusion) sees the training part "
+        f"only, with {scorecard.inner_folds} inner folds."
+    )
+
+
+def _reduction(scorecard: Scorecard) -> str:
+    if not scorecard.stability:
+        return f"No model of this run selects: all {scorecard.features} features go in."
+    sizes = [_mean_selected(stability.frequency) for stability in scorecard.stability]
+    return (
+        "By mRMR on the training part of each fold, which weighs each feature's relevance against its correlation with "
+        f"those already taken, for {len(sizes)} of {len(scorecard.models)} models; on average they kept "
+        f"{_span(sizes)} of {scorecard.features} features."
+    )
+
+
+def _mean_selected(frequency: Mapping[str, float]) -> float:
+    """Shares of folds add up to the mean number of features in a fold."""
+    return sum(frequency.values())
+
+
+def _span(numbers: list[float]) -> str:
+    low, high = f"{min(numbers):.0f}", f"{max(numbers):.0f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _dimensions(scorecard: Scorecard) -> str:
+    smaller = min(scorecard.malignant, scorecard.lesions - scorecard.malignant)
+    return (
+        f"{scorecard.features} features and {smaller} lesions in the smaller class: "
+        f"{smaller / max(scorecard.features, 1):.1f} lesions a feature before selection. {_reduction(scorecard)}"
+    )
+
+
+def _not_end_to_end(scorecard: Scorecard) -> str:
+    return "Does not apply: no model here reads images, only feature values."
+
+
+def _measures(scorecard: Scorecard) -> str:
+    return (
+        "AUC from scores (no threshold needed); accuracy, balanced accuracy, sensitivity and specificity at a "
+        "threshold fixed on the training part; Brier score and expected calibration error of the probabilities; "
+        "net benefit. "
+        f"{_balance(scorecard)}"
+    )
+
+
+def _uncertainty(scorecard: Scorecard) -> str:
+    seeds = len(scorecard.seeds)
+    repeated = f" The spread over {seeds} seeds is in evaluation.json." if seeds > 1 else ""
+    return (
+        "95% intervals for every figure from a bootstrap of whole patients, and DeLong intervals for the AUC; "
+        f"calibration curves have 95% Wilson intervals.{repeated}"
+    )
+
+
+def _calibration(scorecard: Scorecard) -> str:
+    return (
+        "Probabilities are calibrated inside the training part; calibration curves, Brier score and expected "
+        "calibration error are of held-out lesions."
+    )
+
+
+def _simple_models(scorecard: Scorecard) -> str:
+    classical = [model for model in scorecard.models if model.family == "classical"]
+    compared = sum(model.difference is not None for model in scorecard.models)
+    return (
+        f"{len(classical)} classical models on the same folds. The other {compared} models are compared with the best "
+        f"of these, {scorecard.best_baseline}, with paired intervals and corrected p-values."
+    )
+
+
+def _internal(scorecard: Scorecard) -> str:
+    return "By a locked split." if scorecard.split is not None else f"By cross-validation with {_folds(scorecard)}."
+
+
+def _folds(scorecard: Scorecard) -> str:
+    return f"{scorecard.folds} outer folds"
+
+
+def _external(scorecard: Scorecard) -> str:
+    if scorecard.split is not None:
+        return f"Only if the column “{scorecard.split}” separates institutions, which this run cannot know."
+    return "None in this run: all lesions come from one table, and its folds mix whatever centres it holds."
+
+
+def _kind_of_test(scorecard: Scorecard) -> str:
+    return f"Internal: {_internal(scorecard)[0].lower()}{_internal(scorecard)[1:]} External: {_external(scorecard)}"
+
+
+def _code(scorecard: Scorecard) -> str:
+    return (
+        "RadiomicsLLM is open source (Apache-2.0); the command, the seeds and the versions of its packages are at the "
+        "end of this page."
+    )
+
+
+def _number_of_features(scorecard: Scorecard) -> str:
+    descriptors = (
+        f", and {scorecard.descriptors} categorical findings of the radiologist" if scorecard.descriptors else ""
+    )
+    return f"{scorecard.features} for each lesion{descriptors}."
+
+
+def _balance(scorecard: Scorecard) -> str:
+    share = scorecard.malignant / scorecard.lesions
+    return (
+        f"{scorecard.malignant} of {scorecard.lesions} lesions ({share:.0%}) are malignant: calling every lesion "
+        f"{'malignant' if share > 0.5 else 'benign'} would be right in {max(share, 1 - share):.1%}."
+    )
+
+
+def _scaling(scorecard: Scorecard) -> str:
+    return "Standardised with the mean and the standard deviation of the training part of each fold."
+
+
+def _algorithms(scorecard: Scorecard) -> str:
+    models = f"{len(scorecard.models)} models, listed above with their intervals"
+    base = f"; the language model is {scorecard.base_model}" if scorecard.base_model else ""
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(scorecard.versions.items()))
+    return f"{models}{base}. Software: {versions or 'not recorded'}."
+
+
+def _tuning(scorecard: Scorecard) -> str:
+    return (
+        f"Hyperparameters and the number of features by {scorecard.inner_folds} inner folds of each training part; "
+        "what they chose is listed above."
+    )
+
+
+def _final_model(scorecard: Scorecard) -> str:
+    return (
+        "This run selects no final model. “Best” is said after the fact, from the held-out lesions: it favours the "
+        "best baseline, and within a family of models the one that is shown."
+    )
+
+
+def _comparison(scorecard: Scorecard) -> str:
+    sklearn = scorecard.versions.get("scikit-learn")
+    return (
+        "Differences in AUC with 95% intervals from a paired bootstrap of patients; two-sided DeLong tests on the "
+        f"first seed, corrected by Holm's method; level 0.05.{f' Software: scikit-learn {sklearn}.' if sklearn else ''}"
+    )
+
+
+def _feature_statistics(scorecard: Scorecard) -> str:
+    if not scorecard.stability:
+        return "No model of this run selects features."
+    indices = [stability.index for stability in scorecard.stability]
+    span = f"{min(indices):.2f}" if len(indices) == 1 else f"{min(indices):.2f} to {max(indices):.2f}"
+    return (
+        f"How often each feature was selected is shown above; stability of the selection: {span} "
+        "(1 is always the same, 0 is chance). Distributions by class and reproducibility are for you to add."
+    )
+
+
+def _performance(scorecard: Scorecard) -> str:
+    return f"In the tables and curves above, all of it on held-out lesions. {_balance(scorecard)}"
+
+
+_METRICS_ANSWERS: dict[int, Answer] = {
+    1: _checklist_followed,
+    15: _reduction,
+    16: _dimensions,
+    17: _not_end_to_end,
+    18: _division,
+    20: _measures,
+    21: _uncertainty,
+    22: _calibration,
+    25: _simple_models,
+    26: _internal,
+    27: _external,
+    29: _code,
+}
+
+_CLEAR_ANSWERS: dict[int, Answer] = {
+    7: _checklist_followed,
+    15: _division,
+    27: _number_of_features,
+    30: _balance,
+    32: _scaling,
+    33: _reduction,
+    34: _algorithms,
+    35: _tuning,
+    37: _final_model,
+    38: _kind_of_test,
+    39: _measures,
+    40: _uncertainty,
+    41: _comparison,
+    46: _feature_statistics,
+    47: _performance,
+    56: _code,
+}
