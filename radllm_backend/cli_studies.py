@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from radllm_backend.cli_support import check_output_folder, describing
+from radllm_backend import processes
+from radllm_backend.cli_support import check_output_folder, command_line, describing
 from radllm_backend.errors import RadllmError
 
 TableArgument = Annotated[Path, typer.Argument(help="CSV that radllm extract --manifest wrote.")]
@@ -17,6 +18,9 @@ BaseOption = Annotated[str, typer.Option(help="Base model: a name, a pulled hub 
 ModalityOption = Annotated[str | None, typer.Option(help="MG, US, CT or MR where the table does not say it.")]
 FeaturesOption = Annotated[int, typer.Option(help="How many features mRMR takes.")]
 ScaleFreeOption = Annotated[bool, typer.Option("--scale-free", help="Only features without a unit of length.")]
+FourBitOption = Annotated[
+    bool, typer.Option("--four-bit", help="Hold the base model in 4 bits a weight (CUDA and bitsandbytes).")
+]
 EpochsOption = Annotated[int, typer.Option(help="At most so many passes.")]
 PatienceOption = Annotated[int, typer.Option(help="Epochs without a lower validation loss before stopping.")]
 RateOption = Annotated[float, typer.Option(help="Highest learning rate of AdamW.")]
@@ -31,7 +35,13 @@ DEFAULT_BASE = "smollm2-135m-instruct"
 
 FoldsOption = Annotated[int, typer.Option(help="Folds of the cross-validation in the card; 0 for none.")]
 MethodOption = Annotated[
-    str, typer.Option(help="lora, fusion, fusion-svm, fusion-forest, fusion-boosting, fusion-lora, weighted or frozen.")
+    str,
+    typer.Option(
+        help="lora, fusion, fusion-lda, fusion-svm, fusion-forest, fusion-boosting, fusion-lora, weighted or frozen."
+    ),
+]
+SelectionOption = Annotated[
+    str, typer.Option(help="mrmr; filtered: without correlated features, the number chosen by inner folds; none.")
 ]
 StyleOption = Annotated[str, typer.Option(help="How the prompt words a feature: numbers, findings or generic.")]
 ShuffleOption = Annotated[
@@ -61,12 +71,14 @@ def train(
     output: OutputOption,
     method: MethodOption = "lora",
     base_model: BaseOption = DEFAULT_BASE,
+    four_bit: FourBitOption = False,
     settings: SettingsOption = None,
     modality: ModalityOption = None,
     description: DescriptionOption = "",
     by: ByOption = None,
     evaluation: EvaluationsOption = None,
     features: FeaturesOption = 8,
+    selection: SelectionOption = "mrmr",
     style: StyleOption = "numbers",
     shuffle_order: ShuffleOption = False,
     scale_free: ScaleFreeOption = False,
@@ -87,14 +99,16 @@ def train(
     from radllm_backend.feature_table import read_table
     from radllm_backend.training import parse_options
 
+    base = _locate(base_model, four_bit)
     plan = TrainingPlan(
         table=read_table(table),
         table_path=table,
         target=target,
         group=group,
-        base=_locate(base_model),
+        base=base,
         options=parse_options(
             features=features,
+            selection=selection,
             style=style,
             shuffle_order=shuffle_order,
             scale_free=scale_free,
@@ -127,6 +141,7 @@ def adapt(
     group: GroupOption,
     output: OutputOption,
     base_model: Annotated[str | None, typer.Option(help="Base model, if not found under the model's own name.")] = None,
+    four_bit: FourBitOption = False,
     settings: SettingsOption = None,
     modality: ModalityOption = None,
     description: DescriptionOption = "",
@@ -146,12 +161,13 @@ def adapt(
     from radllm_backend.training import parse_options
 
     origin = continued(model)
+    base = _locate(base_model or origin.card.base.name, four_bit)
     plan = TrainingPlan(
         table=read_table(table),
         table_path=table,
         target=target,
         group=group,
-        base=_locate(base_model or origin.card.base.name),
+        base=base,
         options=parse_options(
             features=features,
             **inherited(origin),
@@ -216,7 +232,7 @@ def adaptation_curve(
             seed=seed,
         ),
         work=output / "work",
-        command=_command_line(),
+        command=command_line(),
         sizes=_sizes(sizes),
         repeats=repeats,
     )
@@ -244,6 +260,9 @@ def _build(plan: Any) -> None:
 
     with describing() as report:
         bundle = train_bundle(plan, report)
+    processes.leave()
+    if not processes.is_main():
+        return
     typer.echo(f"The model {bundle.card.name} lies in {plan.output}; its card is {plan.output / 'README.md'}.")
     for row in bundle.card.performance:
         low, high = row.auc_interval
@@ -256,6 +275,7 @@ def evaluate(
     group: GroupOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
     base_model: BaseOption = DEFAULT_BASE,
+    four_bit: FourBitOption = False,
     modality: ModalityOption = None,
     language: Annotated[bool, typer.Option(help="Also the frozen language model and its fusions.")] = True,
     lora: Annotated[bool, typer.Option(help="Also the models that train an adapter: slow on a CPU.")] = True,
@@ -269,6 +289,9 @@ def evaluate(
         bool, typer.Option("--shuffle-labels", help="Deal the labels out at random: every AUC should be near 0.5.")
     ] = False,
     features: FeaturesOption = 8,
+    selection: SelectionOption = "mrmr",
+    style: StyleOption = "numbers",
+    shuffle_order: ShuffleOption = False,
     scale_free: ScaleFreeOption = False,
     epochs: EpochsOption = 4,
     patience: PatienceOption = 2,
@@ -284,9 +307,13 @@ def evaluate(
     from radllm_backend.training import parse_options
 
     check_output_folder(output)
+    base = _locate(base_model, four_bit) if language else None
     _at_least_one(folds=folds, inner_folds=inner_folds, seeds=seeds, trained_seeds=trained_seeds)
     given = {
         "features": features,
+        "selection": selection,
+        "style": style,
+        "shuffle_order": shuffle_order,
         "scale_free": scale_free,
         "epochs": epochs,
         "patience": patience,
@@ -299,10 +326,10 @@ def evaluate(
         table_path=table,
         target=target,
         group=group,
-        base=_locate(base_model) if language else None,
+        base=base,
         options=parse_options(**given),
         work=output / "work",
-        command=_command_line(),
+        command=command_line(),
         modality=modality,
         folds=folds,
         inner_folds=inner_folds,
@@ -313,28 +340,22 @@ def evaluate(
     )
     with describing() as report:
         scorecard, outcomes, lesions = evaluate_table(plan, contenders(language, lora, ablations), report)
+    processes.leave()
+    if not processes.is_main():
+        return
     write_evaluation(output, scorecard, outcomes, lesions)
     for model in sorted(scorecard.models, key=lambda one: -one.auc.value):
         typer.echo(f"  AUC {model.auc.value:.3f} ({model.auc.low:.3f} to {model.auc.high:.3f})  {model.model}")
     typer.echo(f"Report: {output / 'evaluation.html'}")
 
 
-def _locate(base_model: str) -> Any:
-    from radllm_backend.base_models import locate
+def _locate(base_model: str, four_bit: bool = False) -> Any:
+    from radllm_backend.base_models import in_four_bits, locate
 
-    return locate(base_model)
+    return in_four_bits(locate(base_model)) if four_bit else locate(base_model)
 
 
 def _at_least_one(**given: int) -> None:
     for name, value in given.items():
         if value < 1:
             raise RadllmError(f"--{name.replace('_', '-')} is {value}: use 1 or more.")
-
-
-def _command_line() -> str:
-    """The command as it was given, with files and folders by their last names only."""
-    import shlex
-    import sys
-
-    words = [Path(word).name if Path(word).is_absolute() or "/" in word or "\\" in word else word for word in sys.argv]
-    return shlex.join(["radllm", *words[1:]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import typer
 
+from radllm_backend import processes
 from radllm_backend.errors import RadllmError
 
 
@@ -40,9 +42,15 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def describing() -> Iterator[Callable[[str, float], None]]:
-    """What is happening now, on standard error: a progress bar on a terminal, a line an epoch in a log."""
+    """What is happening now, on standard error: a progress bar on a terminal, a line an epoch in a log.
+
+    Of several processes that share the work, the main one tells.
+    """
     from radllm_backend.console import progress_bar
 
+    if not processes.is_main():
+        yield lambda what, done: None
+        return
     if not sys.stderr.isatty():
         yield _log_each_epoch()
         return
@@ -61,3 +69,9 @@ def _log_each_epoch() -> Callable[[str, float], None]:
             typer.echo(f"{done:4.0%} {what}", err=True)
 
     return log
+
+
+def command_line() -> str:
+    """The command as it was given, with files and folders by their last names only."""
+    words = [Path(word).name if Path(word).is_absolute() or "/" in word or "\\" in word else word for word in sys.argv]
+    return shlex.join(["radllm", *words[1:]])

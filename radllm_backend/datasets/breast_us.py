@@ -8,23 +8,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from radllm_backend.descriptors import PREFIX, canonical
 from radllm_backend.errors import RadllmError
 from radllm_backend.feature_table import read_rows
 
 _COLUMNS = ("CaseID", "Image_filename", "Mask_tumor_filename", "Pixel_size", "Classification")
+_DESCRIPTORS = {
+    "mass_shape": "Shape",
+    "mass_margins": "Margin",
+    "echogenicity": "Echogenicity",
+    "posterior_features": "Posterior_features",
+    "halo": "Halo",
+    "ultrasound_calcifications": "Calcifications",
+    "skin_thickening": "Skin_thickening",
+    "tissue_composition": "Tissue_composition",
+}
+_ASSESSMENT = {"birads_assessment": "BIRADS"}
 
 
-def manifest(root: Path) -> list[dict[str, str]]:
+def manifest(root: Path, *, descriptors: bool = False, assessment: bool = False) -> list[dict[str, str]]:
     """One row a lesion with a tumour mask: image, mask, spacing in mm, modality, label and patient.
 
     Args:
         root: the folder with the clinical table ``cases.csv`` and the folder ``images``. Each case is one patient.
+        descriptors: with what the radiologist says of lesion and breast (`descriptors.VOCABULARIES`).
+        assessment: with ``birads_assessment`` among these, the radiologist's own verdict.
 
     Raises:
-        RadllmError: the layout is another one, or a file that the table names is missing.
+        RadllmError: the layout is another one, a file that the table names is missing, or a descriptor has a word that
+            is not in its vocabulary.
     """
+    named = {**(_DESCRIPTORS if descriptors else {}), **(_ASSESSMENT if descriptors and assessment else {})}
     rows = []
-    for case in read_rows(root / "cases.csv", _COLUMNS):
+    for case in read_rows(root / "cases.csv", (*_COLUMNS, *named.values())):
         if case["Classification"] not in ("benign", "malignant") or not case["Mask_tumor_filename"]:
             continue  # 'normal' images have no lesion
         image, mask = (root / "images" / case[name] for name in ("Image_filename", "Mask_tumor_filename"))
@@ -40,9 +56,17 @@ def manifest(root: Path) -> list[dict[str, str]]:
                 "modality": "US",
                 "label": case["Classification"],
                 "patient": case["CaseID"],
+                **_described(case, named),
             }
         )
     return rows
+
+
+def _described(case: dict[str, str], named: dict[str, str]) -> dict[str, str]:
+    try:
+        return {PREFIX + name: canonical(name, case[column]) for name, column in named.items()}
+    except RadllmError as error:
+        raise RadllmError(f"Case {case['CaseID']} of cases.csv: {error}") from error
 
 
 def _millimetres(centimetres: str, case: str) -> str:
