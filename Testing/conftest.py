@@ -163,3 +163,13 @@ def tiny_model(phantom_table: Path, tiny_base: Path, tmp_path_factory: pytest.Te
         )
         train(plan, lambda what, done: None)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tiny_model: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory):
+    """``radllm serve`` with the tiny model, in a process of its own; requests have two seconds to arrive."""
+    pytest.importorskip("uvicorn")
+    from server_helpers import start
+
+    with start(tiny_model, tiny_base, tmp_path_factory.mktemp("server"), "--request-seconds", 2) as server:
+        yield server

@@ -12,15 +12,16 @@ import os
 import re
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pydantic
 import yaml
 
-from radllm_backend import fetching
+from radllm_backend import fetching, processes
 from radllm_backend.errors import RadllmError
 from radllm_backend.fetching import CatalogueEntry
 from radllm_backend.model_cache import (
@@ -53,6 +54,13 @@ class BaseModelFolder:
     """Which weights these are: the GGUF's SHA-256 for a catalogue model (whatever converted it), for others that over
     the sorted names and SHA-256s of its files."""
     origin: str
+    four_bit: bool = False
+    """Whether its linear layers are rounded to 4 bits as they are loaded; see `in_four_bits`."""
+
+    @property
+    def identity(self) -> str:
+        """What results depend on: the weights, and how they are rounded."""
+        return f"{self.sha256}-nf4" if self.four_bit else self.sha256
 
     @property
     def public_name(self) -> str:
@@ -291,8 +299,39 @@ def remove(name: str) -> None:
 # ------------------------------------------------------------------------------------------------------------ loading
 
 
+def in_four_bits(base: BaseModelFolder) -> BaseModelFolder:
+    """The base model to be held in 4 bits a weight (QLoRA: Dettmers et al., NeurIPS 2023), for training on one GPU.
+
+    Raises:
+        RadllmError: there is no CUDA GPU, bitsandbytes is not installed, or the weights are sharded.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RadllmError("--four-bit needs a CUDA GPU, and this computer has none: leave it out.")
+    if find_spec("bitsandbytes") is None:
+        raise RadllmError("--four-bit needs bitsandbytes, which is not installed: pip install bitsandbytes.")
+    if processes.sharded():
+        raise RadllmError("--four-bit keeps the whole model on each GPU: leave it out, or leave --use_fsdp out.")
+    return replace(base, four_bit=True)
+
+
+def _rounding(base: BaseModelFolder, dtype: str) -> dict[str, Any]:
+    """What transformers is told of the number format."""
+    import torch
+
+    if not base.four_bit:
+        return {"dtype": getattr(torch, dtype)}
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="bfloat16"
+    )
+    return {"dtype": torch.bfloat16, "quantization_config": config, "device_map": {"": processes.device()}}
+
+
 def load_backbone(base: BaseModelFolder, *, dtype: str = "float32") -> LlamaModel:
-    """The transformer without its language-model head, in evaluation mode, on the CPU.
+    """The transformer without its language-model head, in evaluation mode, on the CPU (in 4 bits: on the GPU).
 
     The tensors are read here and handed over, so that transformers has no folder or hub to look for anything else in:
     adapters, pickles, kernels and code stay out of reach.
@@ -303,7 +342,6 @@ def load_backbone(base: BaseModelFolder, *, dtype: str = "float32") -> LlamaMode
     if dtype not in DTYPES:
         raise RadllmError(f"The number format {dtype!r} is unknown: use one of {', '.join(DTYPES)}.")
     stay_offline()
-    import torch
     from transformers import LlamaConfig, LlamaModel
 
     try:
@@ -313,7 +351,7 @@ def load_backbone(base: BaseModelFolder, *, dtype: str = "float32") -> LlamaMode
                 None,
                 config=config,
                 state_dict=_tensors(base.folder),
-                dtype=getattr(torch, dtype),
+                **_rounding(base, dtype),
                 attn_implementation="sdpa",
                 output_loading_info=True,
             )

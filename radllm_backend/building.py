@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors.torch import load_file, save
 
+from radllm_backend import processes
 from radllm_backend.base_models import BaseModelFolder
 from radllm_backend.bundle import (
     ADAPTER,
@@ -34,7 +35,7 @@ from radllm_backend.bundle import (
 )
 from radllm_backend.calibration import Calibration, fit_calibration, youden_threshold
 from radllm_backend.cautions import lesion_hash
-from radllm_backend.cohort import Lesions
+from radllm_backend.cohort import Lesions, split_by_patient
 from radllm_backend.conformal import ConformalReference
 from radllm_backend.contenders import NAMES, classical, of_method, same_features
 from radllm_backend.errors import RadllmError
@@ -93,13 +94,16 @@ def train(plan: TrainingPlan, report: Report) -> Bundle:
     Raises:
         RadllmError: the output exists, the table is unfit, or too few lesions of a class.
     """
-    refuse_existing(plan.output)  # before the hours rather than after them
+    if processes.is_main():
+        refuse_existing(plan.output)  # before the hours rather than after them
+    processes.wait()
     _check_method(plan)
     modality = _modality(plan)
     lesions = _lesions(plan)
     settings = _settings(plan) if lesions.features else None
     evaluations = [_summed_up(path) for path in plan.evaluations]
     study = _study(plan, lesions, modality)
+    _check_patients(study, plan)
     make_work_folder(study.work)
     share = 1 / (plan.options.folds + 1)
     outcomes = _cross_validate(study, plan, lambda what, done: report(what, done * (1 - share)))
@@ -116,9 +120,12 @@ def train(plan: TrainingPlan, report: Report) -> Bundle:
     judged = OutOfFold.pooled(outcomes, NAMES[plan.method], lesions) if outcomes else None
     card, files = _card(plan, settings, modality, lesions, final.writer, learned, judged)
     card = card.model_copy(update={"evaluations": evaluations})
-    bundle = write_bundle(plan.output, card, {**files, "README.md": model_readme(card).encode()})
-    shutil.rmtree(study.work, ignore_errors=True)
-    return bundle
+    processes.wait()  # nobody reads or writes the work folder any more
+    if processes.is_main():
+        write_bundle(plan.output, card, {**files, "README.md": model_readme(card).encode()})
+        shutil.rmtree(study.work, ignore_errors=True)
+    processes.wait()
+    return read_bundle(plan.output)
 
 
 def continued(name_or_folder: str | Path) -> Bundle:
@@ -151,6 +158,16 @@ def method_of(bundle: Bundle) -> str:
 def _check_method(plan: TrainingPlan) -> None:
     if plan.method not in METHODS:
         raise RadllmError(f"There is no method '{plan.method[:40]}': use one of {', '.join(METHODS)}.")
+
+
+def _check_patients(study: Study, plan: TrainingPlan) -> None:
+    """Whether every part that an adapter learns from can keep patients apart: known now, not after the first fold."""
+    if not of_method(plan.method).trained:
+        return
+    everybody = np.arange(len(study.lesions))
+    parts = [rows for rows, _ in study.parts(plan.options.seed)] if plan.options.folds else [everybody]
+    for rows in parts:
+        split_by_patient(study.lesions.take(rows), plan.options.validation, plan.options.seed)
 
 
 def _study(plan: TrainingPlan, lesions: Lesions, modality: str) -> Study:
@@ -338,26 +355,32 @@ def _command(plan: TrainingPlan) -> str:
     """The command line that repeats this training, without the user's folders."""
     start = ["adapt", plan.origin.card.name] if plan.origin else ["train"]
     words = ["radllm", *start, plan.table_path.name, "--target", plan.target, "--group", plan.group]
-    defaults = TrainingOptions().model_dump()
-    for name, value in plan.options.model_dump().items():
-        if value != defaults[name] and not (plan.origin and name in inherited(plan.origin)):
-            flag = "--" + name.replace("_", "-")
-            words += [flag] if value is True else [flag, str(value)]
-    if plan.method != DEFAULT_METHOD and not plan.origin:
-        words += ["--method", plan.method]
-    if plan.by:
-        words += ["--by", plan.by]
+    words += _changed_options(plan)
+    base = _base_name(plan.base)
+    given = {
+        "--method": plan.method if plan.method != DEFAULT_METHOD and not plan.origin else None,
+        "--by": plan.by,
+        "--settings": plan.settings.name if plan.settings else None,
+        "--modality": plan.modality,
+        "--base-model": base if base != DEFAULT_BASE else None,
+        "--description": plan.description,
+    }
+    words += [word for flag, value in given.items() if value for word in (flag, value)]
+    words += ["--four-bit"] * plan.base.four_bit
     for path in plan.evaluations:
         words += ["--evaluation", f"{path.parent.name}/{path.name}"]
-    if plan.settings:
-        words += ["--settings", plan.settings.name]
-    if plan.modality:
-        words += ["--modality", plan.modality]
-    if _base_name(plan.base) != DEFAULT_BASE:
-        words += ["--base-model", _base_name(plan.base)]
-    if plan.description:
-        words += ["--description", plan.description]
     return shlex.join([*words, "-o", plan.output.name])
+
+
+def _changed_options(plan: TrainingPlan) -> list[str]:
+    """The training options that are neither as usual nor those of the model that is continued."""
+    usual = {**TrainingOptions().model_dump(), **(inherited(plan.origin) if plan.origin else {})}
+    words = []
+    for name, value in plan.options.model_dump().items():
+        if value != usual[name]:
+            flag = "--" + name.replace("_", "-")
+            words += [flag] if value is True else [flag, str(value)]
+    return words
 
 
 def _base_name(base: BaseModelFolder) -> str:

@@ -310,7 +310,9 @@ def _refuse_strangers(folder: Path) -> None:
             raise RadllmError(
                 f"The model {folder.name} holds {path.name}, a kind of file that can run code: do not use this model."
             )
-        if path.is_symlink() or not path.is_file() or path.suffix not in _SUFFIXES:
+        # No JSON but the card: no configuration of some other library's adapter or model.
+        is_stranger = path.suffix not in _SUFFIXES or (path.suffix == ".json" and path.name != CARD)
+        if path.is_symlink() or not path.is_file() or is_stranger:
             raise RadllmError(
                 f"The model {folder.name} holds {path.name}, which is no part of a model: remove it or do not use it."
             )

@@ -24,7 +24,7 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
 from radllm_backend.calibration import Calibration, fit_calibration, youden_threshold
-from radllm_backend.cohort import Lesions, outer_folds
+from radllm_backend.cohort import Lesions, outer_folds, patients_by_class
 from radllm_backend.descriptors import indicators
 from radllm_backend.errors import RadllmError
 from radllm_backend.heads import log_odds
@@ -39,6 +39,7 @@ COUNTS = (4, 8, 16, 32)
 """Numbers of selected features that inner folds choose from."""
 _FEATURES, _DESCRIPTORS, _SELECT = "features", "descriptors", "select"
 _NEIGHBOURS = "n_neighbors"
+_INNER_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,26 @@ def fit_classical(name: str, lesions: Lesions, *, select: bool, inner_folds: int
         _selected(chosen.estimator, lesions.features) if select else [],
         {_short(parameter): value for parameter, value in chosen.parameters.items()},
     )
+
+
+def select_by_inner_folds(lesions: Lesions, counts: Sequence[int], seed: int) -> list[str]:
+    """The features of training lesions that logistic regression does best with, in the table's order.
+
+    Of correlated features the weaker ones are dropped, mRMR orders the rest, and inner folds choose how many it takes
+    (with the penalty): all of it as in the baseline on selected features.
+
+    Args:
+        counts: to choose from.
+        seed: of the inner folds.
+
+    Raises:
+        RadllmError: no feature passes the filters.
+    """
+    estimator, grid = _pipeline(CLASSICAL["logistic regression (L2)"], lesions, len(lesions.features), True, seed)
+    grid[f"columns__{_FEATURES}__{_SELECT}__count"] = _capped(counts, len(lesions.features))
+    inner_folds = max(2, min(_INNER_FOLDS, *patients_by_class(lesions)))
+    chosen = choose(estimator, grid, lesions.values, lesions.labels, lesions.groups, inner_folds, seed)
+    return _selected(chosen.estimator, lesions.features)
 
 
 def choose(
@@ -297,6 +318,6 @@ CLASSICAL: dict[str, Recipe] = {
 
 FUSIBLE: dict[str, Recipe] = {
     "logistic regression": CLASSICAL["logistic regression (L2)"],
-    **{name: CLASSICAL[name] for name in ("SVM", "random forest", "gradient boosting")},
+    **{name: CLASSICAL[name] for name in ("LDA", "SVM", "random forest", "gradient boosting")},
 }
 """The classifiers that also read hidden states beside the features."""

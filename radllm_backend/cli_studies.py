@@ -238,6 +238,8 @@ def adaptation_curve(
     )
     with describing() as report:
         curve = run_experiment(experiment, report)
+    if not processes.leave():
+        return
     write_adaptation(output, curve)
     for point in curve.points:
         auc = point.auc
@@ -260,8 +262,7 @@ def _build(plan: Any) -> None:
 
     with describing() as report:
         bundle = train_bundle(plan, report)
-    processes.leave()
-    if not processes.is_main():
+    if not processes.leave():
         return
     typer.echo(f"The model {bundle.card.name} lies in {plan.output}; its card is {plan.output / 'README.md'}.")
     for row in bundle.card.performance:
@@ -340,8 +341,7 @@ def evaluate(
     )
     with describing() as report:
         scorecard, outcomes, lesions = evaluate_table(plan, contenders(language, lora, ablations), report)
-    processes.leave()
-    if not processes.is_main():
+    if not processes.leave():
         return
     write_evaluation(output, scorecard, outcomes, lesions)
     for model in sorted(scorecard.models, key=lambda one: -one.auc.value):

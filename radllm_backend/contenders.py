@@ -22,6 +22,7 @@ SAME_FEATURES = "logistic regression, the same features"
 NAMES: dict[str, str] = {
     "lora": LORA,
     "fusion": f"{CONCATENATED}, logistic regression",
+    "fusion-lda": f"{CONCATENATED}, LDA",
     "fusion-svm": f"{CONCATENATED}, SVM",
     "fusion-forest": f"{CONCATENATED}, random forest",
     "fusion-boosting": f"{CONCATENATED}, gradient boosting",

@@ -176,7 +176,7 @@ class Fold:
         """Reading takes minutes on a CPU: the states are kept under a name that says all they depend on."""
         inside, outside = writer.write(self.inside), writer.write(self.outside)
         texts = sorted({*inside, *outside})
-        name = hashlib.sha256(json.dumps([self.base.sha256, adapter, texts]).encode()).hexdigest()
+        name = hashlib.sha256(json.dumps([self.base.identity, adapter, texts]).encode()).hexdigest()
         if name not in self._embeddings:
             self._embeddings[name] = _kept_states(
                 self.study.work / f"states-{name[:16]}.safetensors", lambda: reader().embed(texts)
@@ -270,7 +270,7 @@ def _identity(fold: Fold, contender: Contender) -> str:
         study.modality,
         study.inner_folds,
         fold.options.model_dump() if contender.family != "classical" else fold.seed,
-        study.base.sha256 if study.base and contender.family != "classical" else "",
+        study.base.identity if study.base and contender.family != "classical" else "",
         lesions.features,
         lesions.labels.tolist(),
         lesions.groups.tolist(),

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 
+from radllm_backend import processes
 from radllm_backend.base_models import BaseModelFolder, load_backbone, load_tokenizer
 from radllm_backend.errors import RadllmError
 from radllm_backend.heads import Pooling
@@ -54,6 +55,7 @@ class LoraClassifier(nn.Module):
         """
         super().__init__()
         self.shape = shape
+        self._four_bit = base.four_bit
         self._tokenizer = load_tokenizer(base)
         backbone = load_backbone(base)
         self.max_tokens = int(backbone.config.max_position_embeddings)
@@ -73,6 +75,11 @@ class LoraClassifier(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.eval()
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The transformer's blocks, in their order."""
+        return list(self.backbone.get_base_model().layers)
 
     @property
     def device(self) -> torch.device:
@@ -143,27 +150,33 @@ class LoraClassifier(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """Copy of the adapter and the head, by name, on the CPU. Only before `merge`."""
+        return {name: processes.whole(tensor).cpu().clone() for name, tensor in self._own_tensors().items()}
+
+    def _own_tensors(self) -> dict[str, Tensor]:
         adapter = get_peft_model_state_dict(self.backbone, save_embedding_layers=False)
         head = {_HEAD + name: tensor for name, tensor in self.head.state_dict().items()}
-        return {name: tensor.detach().cpu().clone() for name, tensor in {**adapter, **head}.items()}
+        return {name: tensor.detach() for name, tensor in {**adapter, **head}.items()}
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Adapter and head from `weights`; RadllmError where a tensor is missing, unknown or of another shape."""
-        expected = {name: tuple(tensor.shape) for name, tensor in self.weights().items()}
+        own = self._own_tensors()
+        expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
         given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         if expected != given:
             wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
             raise RadllmError(
                 f"The adapter does not fit its base model (tensor '{wrong[0]}'): use the base model it was trained on."
             )
-        head = {name.removeprefix(_HEAD): tensor for name, tensor in weights.items() if name.startswith(_HEAD)}
-        adapter = {name: tensor.float() for name, tensor in weights.items() if not name.startswith(_HEAD)}
-        set_peft_model_state_dict(self.backbone, adapter)
-        self.head.load_state_dict(head)
+        for name, tensor in own.items():
+            tensor.copy_(processes.placed_like(weights[name], tensor))
 
     def merge(self) -> None:
-        """Add the adapter into the base weights: an unmerged adapter is 1.6 times slower."""
-        self.backbone = self.backbone.merge_and_unload()
+        """Add the adapter into the base weights: an unmerged adapter is 1.6 times slower.
+
+        Base weights of 4 bits stay as they are: the sum would be rounded to 4 bits anew, and the scores with it.
+        """
+        if not self._four_bit:
+            self.backbone = self.backbone.merge_and_unload()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 for training where the processor computes in it, nothing where it would only emulate it."""
@@ -178,8 +191,8 @@ def stored_precision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def best_device() -> torch.device:
-    """A CUDA GPU where there is one, otherwise the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """This process's CUDA GPU where there is one, otherwise the CPU."""
+    return processes.device()
 
 
 def computes_bf16(device: torch.device) -> bool:

@@ -162,6 +162,7 @@ def regression(fold: Fold) -> Learned:
 METHODS: dict[str, Method] = {
     "lora": lora,
     "fusion": partial(concatenated, kind="logistic regression"),
+    "fusion-lda": partial(concatenated, kind="LDA"),
     "fusion-svm": partial(concatenated, kind="SVM"),
     "fusion-forest": partial(concatenated, kind="random forest"),
     "fusion-boosting": partial(concatenated, kind="gradient boosting"),

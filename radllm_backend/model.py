@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -254,7 +254,7 @@ class Model:
             prompt=reading.prompt,
             model=self.identity,
             extraction=features.extraction,
-            versions={"radllm_backend": __version__, **{name: metadata.version(name) for name in _VERSIONED}},
+            versions=_versions(),
         )
 
     @staticmethod
@@ -285,3 +285,9 @@ class Model:
             auc=own.auc if own else None,
             auc_interval=own.auc_interval if own else None,
         )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Of the packages that compute a probability. Looking them up takes longer than a small model's score."""
+    return {"radllm_backend": __version__, **{name: metadata.version(name) for name in _VERSIONED}}

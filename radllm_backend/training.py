@@ -22,7 +22,9 @@ from safetensors.torch import save
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 
+from radllm_backend import processes
 from radllm_backend.base_models import BaseModelFolder
+from radllm_backend.classical import select_by_inner_folds
 from radllm_backend.cohort import Lesions, split_by_patient
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import Record
@@ -44,8 +46,9 @@ class TrainingOptions(Record):
 
     features: int = Field(8, ge=1, le=200)
     """How many features mRMR takes (8 in Ra et al. 2025)."""
-    selection: Literal["mrmr", "none"] = "mrmr"
-    """`none` writes every feature into the prompt."""
+    selection: Literal["mrmr", "filtered", "none"] = "mrmr"
+    """`filtered`: of correlated features the weaker go first, and inner folds choose how many mRMR takes, up to twice
+    `features`; `none` writes every feature into the prompt."""
     style: PromptStyle = "numbers"
     """How the prompt words a feature."""
     shuffle_order: bool = False
@@ -138,8 +141,9 @@ def fit(
     classifier = LoraClassifier(base, AdapterShape(options.rank, options.alpha), seed=options.seed)
     if start:
         classifier.load_weights(start.weights)
-    classifier.to(best_device())
-    origin = [base.sha256, start.sha256] if start else [base.sha256]
+    if not processes.sharded():
+        classifier.to(best_device())
+    origin = [base.identity, start.sha256] if start else [base.identity]
     material = _Material(
         writer.write(lesions),
         lesions.labels,
@@ -154,8 +158,14 @@ def fit(
 
 def fit_writer(lesions: Lesions, modality: str, options: TrainingOptions, start: Start | None = None) -> PromptWriter:
     """How the language model will read lesions, fitted on training lesions."""
+    keep = start.features if start else ()
     count = options.features if options.selection == "mrmr" else None
-    return PromptWriter.fit(lesions, modality, count=count, style=options.style, keep=start.features if start else ())
+    if options.selection == "filtered" and lesions.features:
+        counts = [options.features // 2 or 1, options.features, 2 * options.features]
+        chosen = select_by_inner_folds(lesions, counts, options.seed)
+        known = [name for name in keep if name in lesions.features]
+        lesions = lesions.with_features(list(dict.fromkeys([*known, *chosen])))
+    return PromptWriter.fit(lesions, modality, count=count, style=options.style, keep=keep)
 
 
 @dataclass(frozen=True)
@@ -206,6 +216,7 @@ class _Run:
         self.best_weights: dict[str, Tensor] = {}
         content = [options.model_dump(exclude={"folds"}), prompts, labels.tolist(), training.tolist(), *origin]
         self.identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        self.model = processes.joined(classifier)
         self.optimizer = torch.optim.AdamW(
             classifier.trainable(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
@@ -254,23 +265,29 @@ class _Run:
 
     def _step(self, rows: NDArray[np.int_]) -> float:
         total = 0.0
+        mine, counting = processes.share(rows)
         self.optimizer.zero_grad()
-        for start in range(0, len(rows), _MICRO_BATCH):
-            part = rows[start : start + _MICRO_BATCH]
-            with self.classifier.autocast():
-                logits = self.classifier([self.tokens[row] for row in part])
-            weights = self.counts[part] * self.class_weights
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                logits.float(),
-                torch.tensor(weights[:, 1] / weights.sum(axis=1), dtype=torch.float32, device=logits.device),
-                weight=torch.tensor(weights.sum(axis=1), dtype=torch.float32, device=logits.device),
-                reduction="sum",
-            ) / float(self.counts[rows].sum())
-            loss.backward()
+        for start in range(0, len(mine), _MICRO_BATCH):
+            part = slice(start, start + _MICRO_BATCH)
+            with processes.gathering(self.model, start + _MICRO_BATCH >= len(mine)):
+                loss = self._loss(mine[part], counting[part]) / float(self.counts[rows].sum())
+                (loss * processes.count()).backward()  # several processes' gradients are averaged, not added
             total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.classifier.trainable(), 1.0)
         self.optimizer.step()
-        return total
+        return float(processes.summed(np.array(total)))
+
+    def _loss(self, rows: NDArray[np.int_], counting: NDArray[np.bool_]) -> Tensor:
+        """Weighted cross-entropy, summed over those of the rows that count."""
+        with self.classifier.autocast():
+            logits = self.model([self.tokens[row] for row in rows])
+        weights = self.counts[rows] * self.class_weights
+        return torch.nn.functional.binary_cross_entropy_with_logits(
+            logits.float(),
+            torch.tensor(weights[:, 1] / weights.sum(axis=1), dtype=torch.float32, device=logits.device),
+            weight=torch.tensor(weights.sum(axis=1) * counting, dtype=torch.float32, device=logits.device),
+            reduction="sum",
+        )
 
     def _set_learning_rate(self, step: int) -> None:
         """Linear warm-up, then half a cosine down to nothing (Loshchilov and Hutter, ICLR 2017, without restarts)."""
@@ -288,7 +305,7 @@ class _Run:
         if not len(self.validation):
             return Epoch(loss)
         self.classifier.load_weights(stored_precision(weights))
-        logits = np.array(self.classifier.score([self.texts[index] for index in self.validation]))
+        logits = self._scores([self.texts[index] for index in self.validation])
         self.classifier.load_weights(weights)
         labels = self.validation_labels
         probabilities = 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
@@ -298,17 +315,36 @@ class _Run:
             validation_auc=float(roc_auc_score(labels, logits)),
         )
 
+    def _scores(self, texts: list[str]) -> FloatArray:
+        """The same in every process, so that all stop at the same epoch."""
+        if processes.sharded():  # every process must take part in every pass
+            scores = np.array(self.classifier.score(texts))
+            return processes.summed(scores if processes.is_main() else np.zeros_like(scores))
+        scores = np.zeros(len(texts))
+        mine = slice(processes.index(), None, processes.count())
+        scores[mine] = self.classifier.score(texts[mine])
+        return processes.summed(scores)
+
     def _save(self) -> None:
         tensors = {f"now.{name}": tensor for name, tensor in self.classifier.weights().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
         for index, parameter in enumerate(self.classifier.trainable()):
             state = self.optimizer.state[parameter]
-            tensors |= {f"optimizer.{index}.{key}": value.cpu().clone() for key, value in state.items()}
+            tensors |= {f"optimizer.{index}.{key}": processes.whole(state[key]).cpu().clone() for key in state}
         progress = {"identity": self.identity, "epochs": json.dumps([vars(epoch) for epoch in self.epochs])}
-        write_atomically(self.checkpoint, save(tensors, metadata=progress))
+        if processes.is_main():
+            write_atomically(self.checkpoint, save(tensors, metadata=progress))
 
     def _resume(self) -> None:
-        """Continue from the checkpoint, if it is of this very run; any other is replaced at the next epoch."""
+        """Continue from the checkpoint, where there is one, in every process alike."""
+        self._read_checkpoint()
+        if processes.summed(np.array(len(self.epochs))) != processes.count() * len(self.epochs):
+            raise RadllmError(
+                f"Not every process sees the checkpoint {self.checkpoint.name}: give an output that all share."
+            )
+
+    def _read_checkpoint(self) -> None:
+        """The state of the checkpoint, if it is of this very run; any other is replaced at the next epoch."""
         if not self.checkpoint.is_file():
             return
         try:
@@ -324,7 +360,7 @@ class _Run:
         self.best_weights = _below("best.", tensors)
         for index, parameter in enumerate(self.classifier.trainable()):
             self.optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device)
+                key: value if key == "step" else processes.placed_like(value, parameter)
                 for key, value in _below(f"optimizer.{index}.", tensors).items()
             }
 
