@@ -281,6 +281,9 @@ def evaluate(
     language: Annotated[bool, typer.Option(help="Also the frozen language model and its fusions.")] = True,
     lora: Annotated[bool, typer.Option(help="Also the models that train an adapter: slow on a CPU.")] = True,
     ablations: Annotated[bool, typer.Option("--ablations", help="Also the ablations: slower still.")] = False,
+    families: Annotated[
+        str, typer.Option(help="Only these beside the classical models: frozen,lora,fusion,ablation. Empty: all.")
+    ] = "",
     folds: Annotated[int, typer.Option(help="Outer folds.")] = 5,
     inner_folds: Annotated[int, typer.Option(help="Inner folds, which choose what is left open.")] = 5,
     seeds: Annotated[int, typer.Option(help="How often the lesions are divided anew.")] = 3,
@@ -339,8 +342,10 @@ def evaluate(
         split=split,
         shuffle_labels=shuffle_labels,
     )
+    named: Any = tuple(word.strip() for word in families.split(",") if word.strip())
+    chosen = contenders(language, lora, ablations, named)
     with describing() as report:
-        scorecard, outcomes, lesions = evaluate_table(plan, contenders(language, lora, ablations), report)
+        scorecard, outcomes, lesions = evaluate_table(plan, chosen, report)
     if not processes.leave():
         return
     write_evaluation(output, scorecard, outcomes, lesions)

@@ -5,13 +5,16 @@ Each sees the training lesions of a fold only: selection, scaling, calibration, 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from radllm_backend import methods
 from radllm_backend.classical import CLASSICAL, fit_classical
+from radllm_backend.errors import RadllmError
 from radllm_backend.evaluation import Contender, Fold, Verdict
 from radllm_backend.methods import Learned, Method
+from radllm_backend.scorecard import Family
 
 LORA = "LoRA head"
 FROZEN = "frozen language model, logistic regression"
@@ -34,14 +37,28 @@ NAMES: dict[str, str] = {
 _TRAINED = ("lora", "fusion-lora")
 
 
-def contenders(language: bool = True, trained: bool = True, ablations: bool = False) -> list[Contender]:
+def contenders(
+    language: bool = True, trained: bool = True, ablations: bool = False, families: Collection[Family] = ()
+) -> list[Contender]:
     """The models of the comparison, cheapest first.
 
     Args:
         language: also those that read prompts with a frozen base model.
         trained: also those that train an adapter.
         ablations: also the language models with one thing changed.
+        families: beside the classical models only those of these families; all where it is empty.
+
+    Raises:
+        RadllmError: an unknown family.
     """
+    unknown = sorted(set(families) - set(get_args(Family)))
+    if unknown:
+        raise RadllmError(f"There is no family of models '{unknown[0][:40]}': use {', '.join(get_args(Family))}.")
+    chosen = _all_contenders(language, trained, ablations)
+    return [one for one in chosen if not families or one.family in {"classical", *families}]
+
+
+def _all_contenders(language: bool, trained: bool, ablations: bool) -> list[Contender]:
     field_of_models = [classical(name, select) for name in CLASSICAL for select in (False, True)]
     if language:
         field_of_models += [of_method(name) for name in NAMES if name not in _TRAINED]
