@@ -295,7 +295,7 @@ def write_bundle(folder: Path, card: ModelCard, files: dict[str, bytes]) -> Bund
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return read_bundle(folder)
+    return read_bundle(folder.absolute())  # a bare name could be a shipped model's
 
 
 def refuse_existing(folder: Path) -> None:
