@@ -20,7 +20,7 @@ ENVIRONMENT = ROOT / ".venv"
 PYTHON = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 SAMPLES = ROOT / "Resources" / "SampleLesions"
 DEMO_EXTRAS = "extraction,dicom,llm"
-TEST_EXTRAS = f"{DEMO_EXTRAS},training,dev"
+TEST_EXTRAS = f"{DEMO_EXTRAS},training,server,dev"
 
 
 def main() -> int:
@@ -57,7 +57,9 @@ def test(arguments: list[str]) -> int:
     python("-m", "ruff", "format", "--check", ".")
     python("-m", "ruff", "check", ".")
     python("-m", "mypy")
-    return subprocess.run([PYTHON, "-m", "pytest", *arguments], cwd=ROOT).returncode
+    # Files, not tests, are shared out: what a file's tests have in common is made once.
+    pytest = ["-m", "pytest", "-n", "auto", "--dist", "loadfile"]
+    return subprocess.run([PYTHON, *pytest, *arguments], cwd=ROOT).returncode
 
 
 def install(extras: str) -> None:

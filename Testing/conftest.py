@@ -9,7 +9,7 @@ from pathlib import Path
 
 # Before anything imports numpy, torch or tokenizers: they read these once.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 import pytest
 
@@ -167,9 +167,11 @@ def tiny_model(phantom_table: Path, tiny_base: Path, tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="session")
 def tiny_server(tiny_model: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory):
-    """``radllm serve`` with the tiny model, in a process of its own; requests have two seconds to arrive."""
+    """``radllm serve`` with the tiny model, with two seconds for a request to arrive and room for 600 lesions."""
     pytest.importorskip("uvicorn")
     from server_helpers import start
 
-    with start(tiny_model, tiny_base, tmp_path_factory.mktemp("server"), "--request-seconds", 2) as server:
+    with start(
+        tiny_model, tiny_base, tmp_path_factory.mktemp("server"), "--request-seconds", 2, "--queue", 600
+    ) as server:
         yield server
