@@ -247,6 +247,19 @@ def test_bins_hold_every_lesion_keep_ties_together_and_ignore_the_order(lesions,
     assert expected_calibration_error(labels[order], probabilities[order], bins) == pytest.approx(weighted)
 
 
+def test_equal_probabilities_go_to_the_bin_of_their_middle():
+    """Ten lesions in two bins: the seven at 0.5 have the ranks 3 to 9, whose middle lies in the upper half."""
+    probabilities = np.repeat([0.1, 0.5, 0.9], [2, 7, 1])
+    labels = np.array([0, 1, 1, 1, 1, 0, 0, 0, 0, 1])
+    curve = calibration_curve(labels, probabilities, bins=2)
+    assert [(one.predicted, one.observed, one.lesions) for one in curve] == [
+        (pytest.approx(0.1), 0.5, 2),
+        (pytest.approx(4.4 / 8), pytest.approx(4 / 8), 8),
+    ]
+    expected = (2 * 0.4 + 8 * 0.05) / 10
+    assert expected_calibration_error(labels, probabilities, bins=2) == pytest.approx(expected)
+
+
 def test_without_ties_bins_are_equally_full():
     probabilities = np.random.default_rng(3).random(104)
     assert {one.lesions for one in calibration_curve(np.arange(104) % 2, probabilities)} == {10, 11}

@@ -281,6 +281,7 @@ def evaluate(
     language: Annotated[bool, typer.Option(help="Also the frozen language model and its fusions.")] = True,
     lora: Annotated[bool, typer.Option(help="Also the models that train an adapter: slow on a CPU.")] = True,
     ablations: Annotated[bool, typer.Option("--ablations", help="Also the ablations: slower still.")] = False,
+    costly: Annotated[bool, typer.Option(help="Of the ablations also those that train once more.")] = True,
     families: Annotated[
         str, typer.Option(help="Only these beside the classical models: frozen,lora,fusion,ablation. Empty: all.")
     ] = "",
@@ -343,7 +344,7 @@ def evaluate(
         shuffle_labels=shuffle_labels,
     )
     named: Any = tuple(word.strip() for word in families.split(",") if word.strip())
-    chosen = contenders(language, lora, ablations, named)
+    chosen = contenders(language, lora, ablations, named, costly)
     with describing() as report:
         scorecard, outcomes, lesions = evaluate_table(plan, chosen, report)
     if not processes.leave():

@@ -38,7 +38,11 @@ _TRAINED = ("lora", "fusion-lora")
 
 
 def contenders(
-    language: bool = True, trained: bool = True, ablations: bool = False, families: Collection[Family] = ()
+    language: bool = True,
+    trained: bool = True,
+    ablations: bool = False,
+    families: Collection[Family] = (),
+    costly: bool = True,
 ) -> list[Contender]:
     """The models of the comparison, cheapest first.
 
@@ -46,6 +50,7 @@ def contenders(
         language: also those that read prompts with a frozen base model.
         trained: also those that train an adapter.
         ablations: also the language models with one thing changed.
+        costly: also the ablations that train once more, or read every feature.
         families: beside the classical models only those of these families; all where it is empty.
 
     Raises:
@@ -54,7 +59,7 @@ def contenders(
     unknown = sorted(set(families) - set(get_args(Family)))
     if unknown:
         raise RadllmError(f"There is no family of models '{unknown[0][:40]}': use {', '.join(get_args(Family))}.")
-    chosen = _all_contenders(language, trained, ablations)
+    chosen = [one for one in _all_contenders(language, trained, ablations) if costly or not one.costly]
     return [one for one in chosen if not families or one.family in {"classical", *families}]
 
 
@@ -94,14 +99,13 @@ def _ablations() -> list[Contender]:
         ("no selection", {"selection": "none"}),
     ]
     # Every feature in the prompt makes it ten times as long: reading takes ten times as long, and training is left out.
-    frozen = [
-        _contender(
-            f"{FROZEN}: {name}", "ablation", partial(methods.frozen, change=change), trained=name == "no selection"
-        )
-        for name, change in changes
-    ]
+    frozen = []
+    for name, change in changes:
+        long = "selection" in change
+        method = partial(methods.frozen, change=change)
+        frozen.append(_contender(f"{FROZEN}: {name}", "ablation", method, trained=long, costly=long))
     lora = [
-        _contender(f"{LORA}: {name}", "ablation", partial(methods.lora, change=change), trained=True)
+        _contender(f"{LORA}: {name}", "ablation", partial(methods.lora, change=change), trained=True, costly=True)
         for name, change in changes[:2]
     ]
     shuffled = "shuffled order at test time"
@@ -114,11 +118,13 @@ def _ablations() -> list[Contender]:
     ]
 
 
-def _contender(name: str, family: Any, method: Method | partial[Learned], trained: bool = False) -> Contender:
+def _contender(
+    name: str, family: Any, method: Method | partial[Learned], trained: bool = False, costly: bool = False
+) -> Contender:
     def judge(fold: Fold) -> Verdict:
         return method(fold).verdict(fold)
 
-    return Contender(name, family, judge, trained)
+    return Contender(name, family, judge, trained, costly)
 
 
 def _classical(fold: Fold, name: str, select: bool) -> Verdict:

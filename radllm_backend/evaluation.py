@@ -208,6 +208,8 @@ class Contender:
     judge: Callable[[Fold], Verdict]
     trained: bool = False
     """Whether it trains a language model."""
+    costly: bool = False
+    """Whether it takes far longer than the model it is a variant of."""
 
 
 def evaluate(study: Study, contenders: Sequence[Contender], report: Report) -> list[Outcome]:

@@ -116,7 +116,7 @@ def _pipeline(kind: str, columns: int, shape: tuple[int, ...]) -> tuple[Pipeline
     most = min(lesions // 2, width - columns)
     components = sorted({min(count, most) for count in COMPONENTS})
     grid: dict[str, list[Any]] = {f"classifier__{name}": list(values) for name, values in recipe.grid.items()}
-    grid[f"columns__{_EMBEDDING}__components__n_components"] = components if recipe.linear else components[1:2]
+    grid[f"columns__{_EMBEDDING}__components__n_components"] = components if recipe.linear else components[:2][-1:]
     # Trees do not care how large a column is.
     emphases = EMPHASES if recipe.scaled else EMPHASES[-1:]
     grid["columns__transformer_weights"] = [{_EMBEDDING: emphasis} for emphasis in emphases]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ def read_head(reference: HeadReference, folder: Path) -> Head:
         if reference.file == ESTIMATOR:
             return EstimatorHead(reference.kind, reference.pooling, _read_estimator(path))
         return _read_numbers(reference, path)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise RadllmError(f"The file {path.name} does not fit its model card: get the model anew.") from error
 
 

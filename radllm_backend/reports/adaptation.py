@@ -82,7 +82,7 @@ def _draw(figure: Figure, curve: AdaptationCurve) -> None:
     for place, (model, style) in enumerate(zip(models, _STYLES, strict=True)):
         points = [point for point in curve.points if point.model == model]
         _draw_model(axes, points, (place - (len(models) - 1) / 2) * _APART, style)
-    axes.axhline(0.5, color=_TEXT, linewidth=1, linestyle=(0, (1, 3)), zorder=0)
+    axes.axhline(0.5, color=_TEXT, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
     axes.annotate("chance", (1, 0.5), (0, 3), ("axes fraction", "data"), "offset points", ha="right", fontsize=8.5)
     sizes = sorted({point.size for point in curve.points})
     axes.set_xscale("log")
@@ -92,7 +92,7 @@ def _draw(figure: Figure, curve: AdaptationCurve) -> None:
     axes.set_axisbelow(True)
     axes.set_xlabel(f"Labelled lesions of {curve.target}")
     axes.set_ylabel(f"AUC, mean of {len(curve.test_lesions)} repeats and its 95% interval")
-    axes.set_title(f"{curve.source} to {curve.target}")
+    axes.set_title(f"Trained on {curve.source}, adapted to {curve.target}")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, handlelength=3.6)
 
 

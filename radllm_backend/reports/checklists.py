@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from radllm_backend.scorecard import Scorecard
 
-Answer = Callable[[Scorecard], str]
+Answer = Callable[[Scorecard], str | None]
+"""None where a run cannot answer after all."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,11 @@ def _filled(
     return Checklist(name, source, tuple(items))
 
 
-def _numbered(first: int, topics: str) -> dict[int, str]:
-    return dict(enumerate((line.strip() for line in topics.strip().splitlines()), first))
+def _numbered(topics: str) -> dict[int, str]:
+    return dict(enumerate((line.strip() for line in topics.strip().splitlines()), 1))
 
 
 _METRICS = _numbered(
-    1,
     """
     Checklist followed
     Who was eligible
@@ -100,7 +100,6 @@ _METRICS = _numbered(
 )
 
 _CLEAR = _numbered(
-    1,
     """
     Title
     Abstract
@@ -189,19 +188,25 @@ def _inner_folds(scorecard: Scorecard) -> str:
 
 
 def _reduction(scorecard: Scorecard) -> str:
-    if not scorecard.stability:
-        return f"No model of this run selects: all {scorecard.features} features go in."
-    sizes = [_mean_selected(stability.frequency) for stability in scorecard.stability]
-    return (
+    how = (
         "By mRMR on the training part of each fold, which weighs each feature's relevance against its correlation with "
-        f"those already taken, for {len(sizes)} of {len(scorecard.models)} models; on average they kept "
-        f"{_span(sizes)} of {scorecard.features} features."
+        "those already taken; classical models drop the weaker ones of correlated features before"
     )
+    if scorecard.stability:
+        # Shares of folds add up to the mean number of features in a fold.
+        sizes = [sum(stability.frequency.values()) for stability in scorecard.stability]
+        return (
+            f"{how}. {len(sizes)} of {len(scorecard.models)} models select; on average they kept {_span(sizes)} of "
+            f"{scorecard.features} features."
+        )
+    if _is_single(scorecard):
+        return f"{how}, in the models that say they select."
+    return f"No model of this run selects: all {scorecard.features} features go in."
 
 
-def _mean_selected(frequency: Mapping[str, float]) -> float:
-    """Shares of folds add up to the mean number of features in a fold."""
-    return sum(frequency.values())
+def _is_single(scorecard: Scorecard) -> bool:
+    """Whether there was one training part only, so that nothing is known of the stability of a selection."""
+    return scorecard.split is not None and len(scorecard.seeds) == 1
 
 
 def _span(numbers: list[float]) -> str:
@@ -256,11 +261,9 @@ def _simple_models(scorecard: Scorecard) -> str:
 
 
 def _internal(scorecard: Scorecard) -> str:
-    return "By a locked split." if scorecard.split is not None else f"By cross-validation with {_folds(scorecard)}."
-
-
-def _folds(scorecard: Scorecard) -> str:
-    return f"{scorecard.folds} outer folds"
+    if scorecard.split is not None:
+        return "By a locked split."
+    return f"By cross-validation with {scorecard.folds} outer folds."
 
 
 def _external(scorecard: Scorecard) -> str:
@@ -281,10 +284,12 @@ def _code(scorecard: Scorecard) -> str:
 
 
 def _number_of_features(scorecard: Scorecard) -> str:
-    descriptors = (
-        f", and {scorecard.descriptors} categorical findings of the radiologist" if scorecard.descriptors else ""
-    )
-    return f"{scorecard.features} for each lesion{descriptors}."
+    findings = f", and {_findings(scorecard)}" if scorecard.descriptors else ""
+    return f"{scorecard.features} for each lesion{findings}."
+
+
+def _findings(scorecard: Scorecard) -> str:
+    return f"{scorecard.descriptors} categorical finding{'s' if scorecard.descriptors > 1 else ''} of the radiologist"
 
 
 def _balance(scorecard: Scorecard) -> str:
@@ -292,6 +297,20 @@ def _balance(scorecard: Scorecard) -> str:
     return (
         f"{scorecard.malignant} of {scorecard.lesions} lesions ({share:.0%}) are malignant: calling every lesion "
         f"{'malignant' if share > 0.5 else 'benign'} would be right in {max(share, 1 - share):.1%}."
+    )
+
+
+def _other_predictors(scorecard: Scorecard) -> str | None:
+    if not scorecard.descriptors:
+        return None
+    return f"{_findings(scorecard)}, in closed vocabularies; how they were read is for you to add."
+
+
+def _missing(scorecard: Scorecard) -> str:
+    return (
+        "By the training part only. Classical models leave out a feature that more than a fifth of its lesions lack, "
+        "and take its median for the others; language models read the features that all of its lesions have, and take "
+        "the mean where a held-out lesion lacks one."
     )
 
 
@@ -321,16 +340,16 @@ def _final_model(scorecard: Scorecard) -> str:
 
 
 def _comparison(scorecard: Scorecard) -> str:
-    sklearn = scorecard.versions.get("scikit-learn")
     return (
         "Differences in AUC with 95% intervals from a paired bootstrap of patients; two-sided DeLong tests on the "
-        f"first seed, corrected by Holm's method; level 0.05.{f' Software: scikit-learn {sklearn}.' if sklearn else ''}"
+        "first seed, corrected by Holm's method; level 0.05."
     )
 
 
 def _feature_statistics(scorecard: Scorecard) -> str:
     if not scorecard.stability:
-        return "No model of this run selects features."
+        single = "A single training part does not tell how stable a selection is."
+        return single if _is_single(scorecard) else "No model of this run selects features."
     indices = [stability.index for stability in scorecard.stability]
     span = f"{min(indices):.2f}" if len(indices) == 1 else f"{min(indices):.2f} to {max(indices):.2f}"
     return (
@@ -361,7 +380,9 @@ _METRICS_ANSWERS: dict[int, Answer] = {
 _CLEAR_ANSWERS: dict[int, Answer] = {
     7: _checklist_followed,
     15: _division,
+    17: _other_predictors,
     27: _number_of_features,
+    29: _missing,
     30: _balance,
     32: _scaling,
     33: _reduction,

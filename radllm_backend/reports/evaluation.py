@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
@@ -71,6 +71,7 @@ def evaluation_html(scorecard: Scorecard) -> str:
         findings=_null_findings(scorecard) if scorecard.shuffled_labels else _findings(scorecard),
         fewer_seeds=any(model.seeds < len(scorecard.seeds) for model in scorecard.models),
         groups=[(FAMILY_TITLES[group[0].family], group) for group in groups],
+        families=[title[0].lower() + title[1:] for title in (FAMILY_TITLES[group[0].family] for group in groups)],
         plots={name: Markup(svg) for name, svg in _plots(scorecard, groups).items()},
         ablations=_ablations(scorecard),
         choices=[(model, _choices(model)) for group in groups for model in group],
@@ -247,7 +248,11 @@ class _Ablation:
 
     @property
     def difference(self) -> float | None:
-        return None if self.parent is None else self.result.auc.value - self.parent.auc.value
+        """Of AUCs on the seeds that both ran on, which are the first ones of either."""
+        if self.parent is None:
+            return None
+        pairs = zip(self.result.auc_by_seed, self.parent.auc_by_seed, strict=False)
+        return mean(changed - unchanged for changed, unchanged in pairs)
 
 
 def _ablations(scorecard: Scorecard) -> list[_Ablation]:
@@ -300,9 +305,9 @@ def _p_value(p: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Two digits that matter: 4 s, 12 min, 3.5 h."""
+    """About two digits: 4.0 s, 12 min, 3.5 h."""
     if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
