@@ -33,7 +33,7 @@ def fitted(lesions, kind="logistic regression", columns=COLUMNS):
 def test_inner_folds_find_the_pooling_that_holds_the_signal(lesions):
     fusion = fitted(lesions)
     assert fusion.pooling == "mean"
-    design, embeddings, labels, _ = lesions
+    design, _, labels, _ = lesions
     alone = roc_auc_score(labels, design[:, 0])
     assert roc_auc_score(labels, fusion.chosen.scores) > alone + 0.05
 

@@ -39,7 +39,9 @@ def test_a_fresh_adapter_changes_nothing_and_the_head_says_nothing(tiny):
     assert fresh.score(PROMPTS) == [0.0] * 3
     plain = base_models.load_backbone(tiny)
     tokens = torch.tensor([fresh.tokenise(PROMPTS[0])])
-    assert torch.allclose(fresh.embed(PROMPTS[:1])[0], plain(input_ids=tokens).last_hidden_state[0, -1], atol=1e-6)
+    assert torch.allclose(
+        fresh.embed(PROMPTS[:1])["last"][0], plain(input_ids=tokens).last_hidden_state[0, -1], atol=1e-6
+    )
 
 
 def test_every_linear_layer_has_an_adapter_and_the_head_is_fp32(tiny):

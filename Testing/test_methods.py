@@ -32,6 +32,7 @@ OPTIONS = ["--features", "3", "--folds", "0", "--epochs", "1", "--rank", "2", "-
 FILES = {
     "lora": {"adapter.safetensors"},
     "fusion": {NUMBERS},
+    "fusion-lda": {NUMBERS},
     "fusion-svm": {ESTIMATOR},
     "fusion-forest": {ESTIMATOR},
     "fusion-boosting": {ESTIMATOR},
@@ -257,7 +258,8 @@ def test_an_evaluation_goes_into_the_card(phantom_table, tiny_base, tmp_path, mo
 
     plan = EvaluationPlan(
         read_table(phantom_table), phantom_table, "label", "patient", base_models.locate(tiny_base),
-        TrainingOptions(features=3, scale_free=True), tmp_path / "work", "radllm evaluate", folds=2, inner_folds=2, seeds=1,
+        TrainingOptions(features=3, scale_free=True), tmp_path / "work", "radllm evaluate",
+        folds=2, inner_folds=2, seeds=1,
     )  # fmt: skip
     scorecard, _, _ = evaluate_table(plan, [classical("LDA", select=False), of_method("fusion")], quiet)
     (tmp_path / "evaluation.json").write_text(scorecard.model_dump_json())

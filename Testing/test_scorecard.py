@@ -24,7 +24,8 @@ from radllm_backend.metrics import (
     patient_bootstrap,
     roc_points,
 )
-from radllm_backend.scorecard import THRESHOLDS, Outcome, Scorecard, out_of_fold_rows, stability, summarise
+from radllm_backend.scorecard import THRESHOLDS, Outcome, Scorecard, out_of_fold_rows, summarise
+from radllm_backend.stability import stability
 
 FEATURES = tuple(f"original_firstorder_{name}" for name in ("Mean", "Median", "Minimum", "Maximum", "Energy"))
 DESCRIPTION = {

@@ -15,7 +15,6 @@ from radllm_backend.cohort import Lesions
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import SHA256, Record
 from radllm_backend.metrics import (
-    NORMAL_QUANTILE,
     CalibrationBin,
     Estimate,
     area_under_curve,
@@ -31,6 +30,7 @@ from radllm_backend.metrics import (
     roc_points,
     treat_all,
 )
+from radllm_backend.stability import Stability, stability
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int_]
@@ -102,19 +102,6 @@ class ModelResult(Record):
     """All seeds and folds together."""
     chosen: list[dict[str, float | int | str]]
     """Hyperparameters of each seed and fold."""
-
-
-class Stability(Record):
-    """Whether a model chose the same features over folds and seeds."""
-
-    model: str
-    index: float
-    """1: always the same; 0: as by chance."""
-    low: float
-    high: float
-    """95% interval. Folds share lesions, so it is narrower than new data would give."""
-    frequency: dict[str, float]
-    """Share of folds and seeds in which each feature was chosen, the most frequent first."""
 
 
 class Scorecard(Record):
@@ -224,35 +211,6 @@ def out_of_fold_rows(outcomes: Iterable[Outcome], lesions: Lesions) -> list[str]
         ):
             writer.writerow([*own, row, int(lesions.labels[row]), score, probability, outcome.threshold, call])
     return buffer.getvalue().splitlines()
-
-
-def stability(model: str, selections: Sequence[Sequence[str]], candidates: Sequence[str]) -> Stability:
-    """How much a model's selections agree, beyond what chance would give.
-
-    Nogueira, Sechidis and Brown, *On the stability of feature selection algorithms*, J Mach Learn Res 18 (2018) 174:
-    their index with the interval of its asymptotic normal distribution, cut at -1 and 1.
-
-    Args:
-        selections: the features chosen each time, at least two of them.
-        candidates: the features that could be chosen, more than are chosen.
-    """
-    chosen = np.array([[name in own for name in candidates] for own in map(set, selections)], dtype=float)
-    times, features = chosen.shape
-    share = chosen.mean(axis=0)
-    size = chosen.mean(axis=1)
-    expected = share.mean() * (1 - share.mean())
-    index = 1 - times / (times - 1) * (share * (1 - share)).mean() / expected
-    influence = (
-        chosen @ share / features - size * size.mean() + index / 2 * (2 * size * size.mean() - size - size.mean() + 1)
-    ) / expected
-    half = NORMAL_QUANTILE * 2 * influence.std() / times**0.5
-    return Stability(
-        model=model,
-        index=index,
-        low=max(index - half, -1.0),
-        high=min(index + half, 1.0),
-        frequency={candidates[at]: float(share[at]) for at in np.argsort(-share, kind="stable") if share[at] > 0},
-    )
 
 
 # --- one model ------------------------------------------------------------------------------------------------------

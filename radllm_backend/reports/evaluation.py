@@ -19,7 +19,8 @@ from radllm_backend.prediction import RESEARCH_USE_ONLY
 from radllm_backend.reports import evaluation_plots as plots
 from radllm_backend.reports.checklists import checklists
 from radllm_backend.safe_files import write_atomically
-from radllm_backend.scorecard import Family, ModelResult, Outcome, Scorecard, Stability, out_of_fold_rows
+from radllm_backend.scorecard import Family, ModelResult, Outcome, Scorecard, out_of_fold_rows
+from radllm_backend.stability import Stability
 
 FAMILY_TITLES: dict[Family, str] = {
     "classical": "Classical models",

@@ -16,7 +16,8 @@ from scipy.stats import binomtest
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.feature_names import display_name, is_canonical
-from radllm_backend.scorecard import Family, ModelResult, Scorecard, Stability
+from radllm_backend.scorecard import Family, ModelResult, Scorecard
+from radllm_backend.stability import Stability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
