@@ -212,9 +212,11 @@ def adaptation_curve(
     from radllm_backend.adaptation import DataSet, Experiment, run_experiment
     from radllm_backend.feature_table import read_table
     from radllm_backend.reports.adaptation import write_adaptation
+    from radllm_backend.reports.evaluation_plots import check_drawing
     from radllm_backend.training import parse_options
 
     check_output_folder(output)
+    check_drawing()  # before the hours rather than after them
 
     def data(path: Path, modality: str | None) -> DataSet:
         return DataSet.from_table(read_table(path), target, group, modality=modality, scale_free=scale_free)
@@ -309,9 +311,11 @@ def evaluate(
     from radllm_backend.evaluation import EvaluationPlan, evaluate_table
     from radllm_backend.feature_table import read_table
     from radllm_backend.reports.evaluation import write_evaluation
+    from radllm_backend.reports.evaluation_plots import check_drawing
     from radllm_backend.training import parse_options
 
     check_output_folder(output)
+    check_drawing()  # before the hours rather than after them
     base = _locate(base_model, four_bit) if language else None
     _at_least_one(folds=folds, inner_folds=inner_folds, seeds=seeds, trained_seeds=trained_seeds)
     given = {

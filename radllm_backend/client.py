@@ -186,7 +186,7 @@ class Client:
                 self._address.connect(connection, self._timeout)
                 connection.request(method, path, body, headers)
                 response = connection.getresponse()
-                return response.status, response.headers, response.read(_LARGEST_ANSWER)
+                return response.status, response.headers, _whole(response)
             except (OSError, http.client.HTTPException) as error:
                 self._drop(connection)
                 self._refuse_cancelled(begun)
@@ -348,6 +348,14 @@ class RemoteModel:
             faster = _PART_SECONDS / max(time.monotonic() - started, 1e-3)
             size = max(1, min(protocol.MOST_LESIONS, int(size * min(max(faster, 0.25), 4))))
         return answers
+
+
+def _whole(response: http.client.HTTPResponse) -> bytes:
+    """An answer's body; IncompleteRead where the server was gone before its end, or the answer is far too large."""
+    text = response.read(_LARGEST_ANSWER)
+    if response.length:
+        raise http.client.IncompleteRead(text, response.length)
+    return text
 
 
 def _seconds(retry_after: str | None) -> float:

@@ -39,7 +39,7 @@ from radllm_backend.training import FittedModel, Report, Start, TrainingOptions,
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int_]
-_VERSIONED = ("torch", "transformers", "peft", "scikit-learn", "numpy")
+_VERSIONED = ("torch", "transformers", "peft", "scikit-learn", "lightgbm", "numpy")
 _TRAINING, _TEST = {"train", "training"}, {"test"}
 
 
@@ -409,4 +409,11 @@ def _locked_split(plan: EvaluationPlan) -> tuple[IntArray, IntArray]:
         raise RadllmError(
             f"{len(both)} patients of {plan.table.name} are in both parts of '{plan.split}': keep each in one."
         )
+    labels = plan.table.labels(plan.target)
+    for name, part in (("training", training), ("test", ~training)):
+        if len(set(labels[part].tolist())) < 2:
+            raise RadllmError(
+                f"The {name} part of '{plan.split}' in {plan.table.name} does not hold both classes: "
+                "put benign and malignant lesions in each."
+            )
     return np.flatnonzero(training), np.flatnonzero(~training)

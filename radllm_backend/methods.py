@@ -39,12 +39,15 @@ class Learned:
     head: Head | None = None
     """None: the adapter's own linear head."""
     chosen: dict[str, float | int | str] = field(default_factory=dict)
+    features: tuple[str, ...] | None = None
+    """Those of the prompt, where they are not the fold's usual ones."""
 
     def verdict(self, fold: Fold) -> Verdict:
         """Calibrated, with a threshold, by the lesions that were kept apart."""
         inside, outside = calibrated(self.own, self.apart, self.scores)[:2]
         threshold = youden_threshold(inside, self.apart.labels)
-        return Verdict(self.scores, outside, threshold, fold.writer.template.features, self.chosen)
+        features = fold.writer.template.features if self.features is None else self.features
+        return Verdict(self.scores, outside, threshold, features, self.chosen)
 
 
 Method = Callable[[Fold], Learned]
@@ -69,17 +72,20 @@ def lora(fold: Fold, change: dict[str, str] | None = None, shuffled: bool = Fals
         np.array(classifier.score(writer.write(apart))),
         adapter=fitted,
         chosen={"epochs": fitted.kept_epoch},
+        features=writer.template.features,
     )
 
 
 def frozen(fold: Fold, change: dict[str, str] | None = None, shuffled: bool = False) -> Learned:
     """Logistic regression on the principal components of the frozen model's hidden states."""
-    inside, outside = fold.frozen(fold.options.model_copy(update=change or {}))
+    options = fold.options.model_copy(update=change or {})
+    inside, outside = fold.frozen(options)
     if shuffled:
         prompts = fold.writer.write_shuffled(fold.outside, fold.seed)
         outside = {pooling: states.numpy() for pooling, states in fold.reader.embed(prompts).items()}
     learned = _learned(fold, *_concatenation(fold, "logistic regression", inside, outside, with_features=False))
-    return replace(learned, head=_reading_no_features(learned.head, fold.writer.columns))
+    features = fold.write_as(options).template.features if change else None
+    return replace(learned, head=_reading_no_features(learned.head, fold.writer.columns), features=features)
 
 
 def concatenated(fold: Fold, kind: str) -> Learned:
