@@ -12,7 +12,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from dicom_writing import NATIVE, SYNTAXES, write_dicom, write_enhanced, write_slice
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydicom.dataset import Dataset
@@ -71,7 +71,12 @@ def test_values_are_those_of_gdcm_bit_for_bit(
     folder = tmp_path_factory.mktemp("dicom")
     path = write_dicom(folder / "a.dcm", stored, bits_stored=bits, syntax=syntax, **rescale)
     plain = write_dicom(folder / "b.dcm", stored, bits_stored=bits, **rescale)  # GDCM reads no RLE this small
-    np.testing.assert_array_equal(pixels(read_image(path)), by_gdcm(plain)[0])
+    read = pixels(read_image(path))
+    try:
+        expected = by_gdcm(plain)[0]
+    except RuntimeError:  # GDCM gives up on a few combinations of bits, signs and values: no example to compare with
+        reject()
+    np.testing.assert_array_equal(read, expected)
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEGLSLossless])

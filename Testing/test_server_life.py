@@ -47,6 +47,7 @@ class Load:
         self.answers: list[tuple[int, Prediction]] = []
         self.errors: list[RadllmError] = []
         self._stop = threading.Event()
+        lesions(model, 1)  # PyRadiomics cannot check its settings for the first time in several threads at once
         # Daemons: a test that fails meanwhile ends all the same.
         self._threads = [threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(threads)]
         for thread in self._threads:

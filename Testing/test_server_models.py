@@ -141,12 +141,6 @@ def link_out(folder: Path, marker: Path) -> None:
     (folder / "README.md").symlink_to(folder.parent / "elsewhere.md")
 
 
-def grow_a_header(folder: Path, marker: Path) -> None:
-    with (folder / ADAPTER).open("wb") as file:  # sparse: nothing is really written
-        file.write((1 << 30).to_bytes(8, "little"))
-        file.truncate((1 << 30) + 8)
-
-
 def putting(name: str, content: bytes | None = None) -> Callable[[Path, Path], None]:
     """Puts a file in, by default a pickle that leaves the marker when it is read."""
     return lambda folder, marker: put(folder, name, pickle.dumps(Marker(marker)) if content is None else content)
@@ -174,7 +168,6 @@ SPOILT: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "an absolute path": (lambda folder, marker: list_a_file_elsewhere(folder, str(marker)), "lacks "),
     "a link out of the folder": (link_out, "README.md, which is no part of a model"),
     "a header of 1 GB": (putting(ADAPTER, (1 << 30).to_bytes(8, "little") + b"{}"), "not a sound safetensors file"),
-    "a file that is 1 GB of header": (grow_a_header, "was changed or damaged"),
 }
 
 
