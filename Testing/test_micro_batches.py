@@ -175,3 +175,14 @@ def test_the_same_lesion_of_two_requests_is_scored_once():
 
     run(scorer, work)
     assert len(scorer.scored()) <= 6
+
+
+def test_the_same_lesion_is_scored_once_also_where_each_is_scored_by_itself():
+    scorer = Scorer(0.001)
+
+    async def work(batches: MicroBatches) -> None:
+        answers = await asyncio.gather(*(batches.answers(PREDICT, [lesion(n % 3)]) for n in range(30)))
+        assert answers == [[str(n % 3).encode()] for n in range(30)]
+
+    run(scorer, work, remembered=0, most_together=1)
+    assert sorted(scorer.scored()) == [0, 1, 2]

@@ -158,6 +158,7 @@ class MicroBatches:
             by_key = dict(zip(lesions, answers, strict=True))
             for job, waiting in batch:
                 job.deliver(waiting, by_key[waiting.key])
+            self._deliver_to_others(question, by_key)
             self._remember(question, by_key)
 
     def _next_batch(self) -> list[tuple[_Job, _Waiting]]:
@@ -176,6 +177,16 @@ class MicroBatches:
                 together.append(job)
         self._jobs = deque([*(job for job in self._jobs if job.question != question), *together])
         return batch
+
+    def _deliver_to_others(self, question: Question, answers: dict[bytes, bytes | Exception]) -> None:
+        """What was just scored is not scored again for those who wait for the same."""
+        for job in self._jobs:
+            if job.question == question:
+                same = [waiting for waiting in job.waiting if waiting.key in answers]
+                for waiting in same:
+                    job.deliver(waiting, answers[waiting.key])
+                if same:
+                    job.waiting = deque(waiting for waiting in job.waiting if waiting.key not in answers)
 
     def _scored(self, question: Question, lesions: Sequence[Features]) -> list[bytes | Exception]:
         """An answer or an error for each lesion: one that cannot be scored takes no other along."""
