@@ -132,7 +132,7 @@ def around(value: float, half: float = 0.02) -> Estimate:
 
 
 def test_numbers_lesions_and_a_page_are_written(card, outcomes, cohort, tmp_path):
-    write_evaluation(tmp_path / "new" / "folder", card, outcomes, cohort)
+    write_evaluation(tmp_path / "new" / "folder", card, outcomes)
     folder = tmp_path / "new" / "folder"
     assert {path.name for path in folder.iterdir()} == set(FILES)
     assert Scorecard.model_validate(json.loads((folder / "evaluation.json").read_text())) == card
@@ -144,7 +144,7 @@ def test_numbers_lesions_and_a_page_are_written(card, outcomes, cohort, tmp_path
 
 def test_the_same_scorecard_gives_the_same_bytes(card, outcomes, cohort, tmp_path):
     for name in ("one", "other"):
-        write_evaluation(tmp_path / name, card, outcomes, cohort)
+        write_evaluation(tmp_path / name, card, outcomes)
     for name in FILES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
@@ -152,13 +152,13 @@ def test_the_same_scorecard_gives_the_same_bytes(card, outcomes, cohort, tmp_pat
 def test_a_folder_that_cannot_be_is_one_sentence(card, outcomes, cohort, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RadllmError, match="The evaluation cannot be written to out .*: choose another folder."):
-        write_evaluation(tmp_path / "file" / "out", card, outcomes, cohort)
+        write_evaluation(tmp_path / "file" / "out", card, outcomes)
 
 
 def test_without_matplotlib_the_numbers_are_written(card, outcomes, cohort, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(RadllmError, match="need matplotlib, which is not installed: run pip install matplotlib"):
-        write_evaluation(tmp_path, card, outcomes, cohort)
+        write_evaluation(tmp_path, card, outcomes)
     assert {path.name for path in tmp_path.iterdir()} == set(FILES[:2])
 
 

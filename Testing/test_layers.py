@@ -13,7 +13,8 @@ FILES = """
     imaging extraction feature_table cohort selection prompt prompt_writer model_cache fetching base_models
     calibration conformal protocol connection client local_server metrics stability scorecard heads classical fusion
     explanation bundle cautions llm model exporting vllm_engine micro_batches served_models server_files
-    server_connections server_journal server_trust server_app server model_card training evaluation methods
+    server_connections server_journal server_trust server_app server model_card training evaluation
+    table_evaluation methods
     contenders performance building adaptation datasets reproduction reports doctor console cli_support cli_studies
     cli_datasets cli_reproduce cli_server cli __main__
 """

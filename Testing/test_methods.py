@@ -253,7 +253,7 @@ def test_a_frozen_model_cannot_be_adapted(bundles, phantom_table, tiny_base, tmp
 def test_an_evaluation_goes_into_the_card(phantom_table, tiny_base, tmp_path, monkeypatch):
     monkeypatch.setenv("RADLLM_CACHE", str(tmp_path / "cache"))
     from radllm_backend.contenders import classical, of_method
-    from radllm_backend.evaluation import EvaluationPlan, evaluate_table
+    from radllm_backend.table_evaluation import EvaluationPlan, evaluate_table
     from radllm_backend.training import TrainingOptions
 
     plan = EvaluationPlan(
@@ -261,7 +261,7 @@ def test_an_evaluation_goes_into_the_card(phantom_table, tiny_base, tmp_path, mo
         TrainingOptions(features=3, scale_free=True), tmp_path / "work", "radllm evaluate",
         folds=2, inner_folds=2, seeds=1,
     )  # fmt: skip
-    scorecard, _, _ = evaluate_table(plan, [classical("LDA", select=False), of_method("fusion")], quiet)
+    scorecard, _ = evaluate_table(plan, [classical("LDA", select=False), of_method("fusion")], quiet)
     (tmp_path / "evaluation.json").write_text(scorecard.model_dump_json())
     more = ("--method", "fusion", "--evaluation", tmp_path / "evaluation.json", *OPTIONS)
     train(phantom_table, tiny_base, tmp_path / "model", *more)

@@ -8,12 +8,14 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from radllm_backend import scorecard as scorecards
 from radllm_backend.cohort import Lesions
 from radllm_backend.errors import RadllmError
 from radllm_backend.metrics import (
+    Estimate,
     brier,
     calibration_curve,
     decision_curve,
@@ -24,7 +26,7 @@ from radllm_backend.metrics import (
     patient_bootstrap,
     roc_points,
 )
-from radllm_backend.scorecard import THRESHOLDS, Outcome, Scorecard, out_of_fold_rows, summarise
+from radllm_backend.scorecard import THRESHOLDS, Outcome, Scorecard, null_estimate, out_of_fold_rows, summarise
 from radllm_backend.stability import stability
 
 FEATURES = tuple(f"original_firstorder_{name}" for name in ("Mean", "Median", "Minimum", "Maximum", "Energy"))
@@ -77,6 +79,7 @@ def outcomes_of(cohort, model, family="classical", distance=1.5, seeds=(4, 1), s
                     seed=seed,
                     fold=fold,
                     rows=held_out.tolist(),
+                    labels=cohort.labels[held_out].tolist(),
                     scores=scores.tolist(),
                     probabilities=(1 / (1 + np.exp(0.7 - scores))).tolist(),
                     threshold=0.4 + 0.1 * fold,
@@ -255,7 +258,7 @@ def test_without_a_model_to_compare_with_it_says_so(outcomes, cohort):
 
 def test_the_table_of_lesions_is_complete_and_names_no_patient(outcomes, cohort):
     comma = [outcome.model_copy(update={"model": 'SVM, "all" features'}) for outcome in outcomes[:1]]
-    lines = out_of_fold_rows([*outcomes, *comma], cohort)
+    lines = out_of_fold_rows([*outcomes, *comma])
     rows = list(csv.DictReader(lines))
     assert len(rows) == 7 * 90 + 30
     assert rows[-1]["model"] == 'SVM, "all" features'
@@ -341,7 +344,34 @@ def test_a_single_selection_has_no_stability(cohort):
     merged = outcomes[0].model_copy(
         update={
             field: list(itertools.chain(*(getattr(one, field) for one in outcomes)))
-            for field in ("rows", "scores", "probabilities")
+            for field in ("rows", "labels", "scores", "probabilities")
         }
     )
     assert summarise([merged], cohort, **DESCRIPTION).stability == []
+
+
+# --- shuffled labels ------------------------------------------------------------------------------------------------
+
+
+def test_the_interval_of_dealings_holds_what_they_differ_by_and_how_many_models_are_looked_at():
+    areas = [0.42, 0.5, 0.55, 0.49]
+    one, many = null_estimate(areas, 1), null_estimate(areas, 20)
+    low, high = stats.ttest_1samp(areas, 0.5).confidence_interval(0.95)
+    assert one.value == pytest.approx(0.49)
+    assert (one.low, one.high) == pytest.approx((low, high))
+    assert (many.low, many.high) == pytest.approx(stats.ttest_1samp(areas, 0.5).confidence_interval(1 - 0.05 / 20))
+    assert null_estimate([0.0, 1.0], 20) == Estimate(value=0.5, low=0.0, high=1.0)
+
+
+def test_each_seed_is_judged_by_its_own_labels(outcomes, cohort):
+    swapped = [
+        one.model_copy(update={"labels": [1 - label for label in one.labels]}) if one.seed == 1 else one
+        for one in outcomes
+    ]
+    card = summarise(swapped, cohort, **{**DESCRIPTION, "shuffled_labels": True})
+    truth = summarise(outcomes, cohort, **DESCRIPTION)
+    for model, true in zip(card.models, truth.models, strict=True):
+        first, *others = true.auc_by_seed
+        assert model.auc_by_seed == pytest.approx([first, *(1 - area for area in others)])
+    expected = null_estimate(named(card, "strong").auc_by_seed, len(card.models))
+    assert named(card, "strong").auc == expected

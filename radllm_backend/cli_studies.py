@@ -293,7 +293,10 @@ def evaluate(
     trained_seeds: Annotated[int, typer.Option(help="For how many of these an adapter is trained.")] = 1,
     split: Annotated[str | None, typer.Option(help="Column that says train or test, instead of folds.")] = None,
     shuffle_labels: Annotated[
-        bool, typer.Option("--shuffle-labels", help="Deal the labels out at random: every AUC should be near 0.5.")
+        bool,
+        typer.Option(
+            "--shuffle-labels", help="Deal the labels out at random, anew with each seed: AUCs should be near 0.5."
+        ),
     ] = False,
     features: FeaturesOption = 8,
     selection: SelectionOption = "mrmr",
@@ -308,10 +311,10 @@ def evaluate(
 ) -> None:
     """Compare models on a table of lesions by nested cross-validation; the same command goes on where it was."""
     from radllm_backend.contenders import contenders
-    from radllm_backend.evaluation import EvaluationPlan, evaluate_table
     from radllm_backend.feature_table import read_table
     from radllm_backend.reports.evaluation import write_evaluation
     from radllm_backend.reports.evaluation_plots import check_drawing
+    from radllm_backend.table_evaluation import EvaluationPlan, evaluate_table
     from radllm_backend.training import parse_options
 
     check_output_folder(output)
@@ -350,10 +353,10 @@ def evaluate(
     named: Any = tuple(word.strip() for word in families.split(",") if word.strip())
     chosen = contenders(language, lora, ablations, named, costly)
     with describing() as report:
-        scorecard, outcomes, lesions = evaluate_table(plan, chosen, report)
+        scorecard, outcomes = evaluate_table(plan, chosen, report)
     if not processes.leave():
         return
-    write_evaluation(output, scorecard, outcomes, lesions)
+    write_evaluation(output, scorecard, outcomes)
     for model in sorted(scorecard.models, key=lambda one: -one.auc.value):
         typer.echo(f"  AUC {model.auc.value:.3f} ({model.auc.low:.3f} to {model.auc.high:.3f})  {model.model}")
     typer.echo(f"Report: {output / 'evaluation.html'}")

@@ -13,7 +13,6 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
@@ -33,8 +32,8 @@ from radllm_backend.feature_table import FeatureTable
 from radllm_backend.heads import Embeddings, Pooling
 from radllm_backend.llm import LoraClassifier, best_device, computes_bf16
 from radllm_backend.prompt_writer import PromptWriter
-from radllm_backend.safe_files import read_json, sha256_of, write_atomically
-from radllm_backend.scorecard import Family, Outcome, Scorecard, summarise
+from radllm_backend.safe_files import read_json, write_atomically
+from radllm_backend.scorecard import Family, Outcome
 from radllm_backend.training import FittedModel, Report, Start, TrainingOptions, fit, fit_writer
 
 FloatArray = NDArray[np.float64]
@@ -65,10 +64,16 @@ class Study:
     """(training rows, test rows) of a locked split, instead of folds."""
     start: Start | None = None
     """The adapter that every training continues from."""
+    shuffled: bool = False
+    """Whether the labels are dealt out anew with each seed: a test for leaks."""
+
+    def dealt(self, seed: int) -> Lesions:
+        """The lesions with the labels that they have with a seed."""
+        return self.lesions.shuffled(seed) if self.shuffled else self.lesions
 
     def parts(self, seed: int) -> list[tuple[IntArray, IntArray]]:
         """(training rows, held-out rows) of each outer fold."""
-        return [self.split] if self.split else outer_folds(self.lesions, self.folds, seed)
+        return [self.split] if self.split else outer_folds(self.dealt(seed), self.folds, seed)
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,8 @@ class Fold:
         self.epochs = epochs
         self.report = report
         self.held_out = rows[1]
-        self.inside, self.outside = (study.lesions.take(part) for part in rows)
+        lesions = study.dealt(seed)
+        self.inside, self.outside = (lesions.take(part) for part in rows)
         self.options = study.options.model_copy(update={"seed": seed})
         self._embeddings: dict[str, dict[Pooling, NDArray[np.float32]]] = {}
         self._adapted: dict[str, FittedModel] = {}
@@ -253,6 +259,7 @@ def _kept_or_judged(fold: Fold, contender: Contender) -> Outcome:
         seed=fold.seed,
         fold=fold.number,
         rows=fold.held_out.tolist(),
+        labels=fold.outside.labels.tolist(),
         scores=verdict.scores.tolist(),
         probabilities=verdict.probabilities.tolist(),
         threshold=verdict.threshold,
@@ -266,7 +273,7 @@ def _kept_or_judged(fold: Fold, contender: Contender) -> Outcome:
 
 def _identity(fold: Fold, contender: Contender) -> str:
     """Of everything that an outcome depends on."""
-    study, lesions = fold.study, fold.study.lesions
+    study, lesions = fold.study, fold.study.dealt(fold.seed)
     content = [
         contender.name,
         study.modality,
@@ -285,84 +292,6 @@ def _identity(fold: Fold, contender: Contender) -> str:
     digest.update(np.ascontiguousarray(lesions.values, dtype="<f8").tobytes())
     digest.update(np.ascontiguousarray(fold.held_out, dtype="<i8").tobytes())
     return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class EvaluationPlan:
-    """What `evaluate_table` is asked to do."""
-
-    table: FeatureTable
-    table_path: Path
-    target: str
-    """Column that says benign or malignant."""
-    group: str
-    """Column that names the patient."""
-    base: BaseModelFolder | None
-    options: TrainingOptions
-    work: Path
-    command: str
-    """What repeats the evaluation, without the user's folders."""
-    modality: str | None = None
-    folds: int = 5
-    inner_folds: int = 5
-    seeds: int = 3
-    trained_seeds: int = 1
-    split: str | None = None
-    """Column that says train or test for each lesion."""
-    shuffle_labels: bool = False
-
-
-def evaluate_table(
-    plan: EvaluationPlan, contenders: Sequence[Contender], report: Report
-) -> tuple[Scorecard, list[Outcome], Lesions]:
-    """Evaluate models on a table of lesions.
-
-    Returns:
-        The scorecard, the outcomes it sums up, and the lesions that their rows count.
-
-    Raises:
-        RadllmError: the table is unfit, or too few lesions of a class.
-    """
-    lesions = Lesions.from_table(plan.table, plan.target, plan.group, scale_free=plan.options.scale_free)
-    if plan.shuffle_labels:
-        lesions = lesions.shuffled(plan.options.seed)
-    seeds = tuple(range(plan.options.seed, plan.options.seed + plan.seeds))
-    study = Study(
-        lesions=lesions,
-        modality=modality_of(plan.table, plan.modality),
-        base=plan.base,
-        options=plan.options,
-        work=plan.work,
-        folds=plan.folds,
-        inner_folds=plan.inner_folds,
-        seeds=seeds,
-        trained_seeds=plan.trained_seeds,
-        split=_locked_split(plan) if plan.split else None,
-    )
-    started = datetime.now(UTC).date().isoformat()
-    make_work_folder(plan.work)
-    outcomes = evaluate(study, contenders, report)
-    scorecard = summarise(
-        outcomes,
-        lesions,
-        table=plan.table_path.name,
-        table_sha256=sha256_of(plan.table_path),
-        target=plan.target,
-        group=plan.group,
-        modality=study.modality,
-        folds=plan.folds,
-        inner_folds=plan.inner_folds,
-        seeds=list(seeds),
-        split=plan.split,
-        shuffled_labels=plan.shuffle_labels,
-        base_model=plan.base.public_name if plan.base else None,
-        base_sha256=plan.base.sha256 if plan.base else None,
-        versions=versions_used(),
-        hardware=hardware(),
-        command=plan.command,
-        started=started,
-    )
-    return scorecard, outcomes, lesions
 
 
 def modality_of(table: FeatureTable, given: str | None) -> str:
@@ -393,27 +322,3 @@ def hardware() -> str:
     precision = "bf16" if computes_bf16(device) else "fp32"
     where = f", {torch.cuda.get_device_name()}" if device.type == "cuda" else ""
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{where}, {precision}"
-
-
-def _locked_split(plan: EvaluationPlan) -> tuple[IntArray, IntArray]:
-    words = [cell.lower() for cell in plan.table.column(str(plan.split))]
-    for row, word in enumerate(words, start=2):
-        if word not in _TRAINING | _TEST:
-            raise RadllmError(
-                f"{plan.table.name} has '{word[:40]}' as '{plan.split}' in line {row}: use train and test."
-            )
-    training = np.array([word in _TRAINING for word in words])
-    groups = np.array(plan.table.column(plan.group))
-    both = set(groups[training]) & set(groups[~training])
-    if both:
-        raise RadllmError(
-            f"{len(both)} patients of {plan.table.name} are in both parts of '{plan.split}': keep each in one."
-        )
-    labels = plan.table.labels(plan.target)
-    for name, part in (("training", training), ("test", ~training)):
-        if len(set(labels[part].tolist())) < 2:
-            raise RadllmError(
-                f"The {name} part of '{plan.split}' in {plan.table.name} does not hold both classes: "
-                "put benign and malignant lesions in each."
-            )
-    return np.flatnonzero(training), np.flatnonzero(~training)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from radllm_backend.base_models import BaseModelFolder
-from radllm_backend.cohort import Lesions, patients_by_class
+from radllm_backend.cohort import patients_by_class
 from radllm_backend.contenders import LORA, contenders
 from radllm_backend.datasets.ra2025 import (
     FOLDERS,
@@ -31,17 +31,16 @@ from radllm_backend.datasets.ra2025 import (
 )
 from radllm_backend.evaluation import (
     Contender,
-    EvaluationPlan,
     Fold,
     Study,
     Verdict,
-    evaluate_table,
     hardware,
     make_work_folder,
     versions_used,
 )
 from radllm_backend.features import SHA256, Record
 from radllm_backend.scorecard import ModelResult, Outcome, Scorecard
+from radllm_backend.table_evaluation import EvaluationPlan, evaluate_table
 from radllm_backend.training import Report, Start, TrainingOptions
 
 ADAPTED = f"{LORA}, adapted from {VINDR}"
@@ -135,7 +134,6 @@ class Stage:
     result: StageResult
     scorecard: Scorecard
     outcomes: list[Outcome]
-    lesions: Lesions
 
 
 def reproduce(protocol: Protocol, report: Report, finished: Callable[[Stage], None]) -> Reproduction:
@@ -215,7 +213,7 @@ def _stage(
         seeds=1,
         split=SPLIT,
     )
-    scorecard, outcomes, lesions = evaluate_table(plan, racing, partial(_tell, report, data.name))
+    scorecard, outcomes = evaluate_table(plan, racing, partial(_tell, report, data.name))
     result = StageResult(
         data_set=data.name,
         paper=PAPER[data.name],
@@ -228,7 +226,7 @@ def _stage(
         features=next(one.selected for one in outcomes if one.model == model),
         models=scorecard.models,
     )
-    return Stage(result, scorecard, outcomes, lesions)
+    return Stage(result, scorecard, outcomes)
 
 
 def _options(protocol: Protocol, data: Measured) -> TrainingOptions:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from radllm_backend.cohort import Lesions
 from radllm_backend.errors import RadllmError
@@ -39,6 +40,7 @@ Family = Literal["classical", "frozen", "lora", "fusion", "ablation"]
 THRESHOLDS = tuple(round(0.01 * percent, 2) for percent in range(1, 100))
 """Of the decision curves."""
 BOOTSTRAP_ROUNDS = 2000
+CONFIDENCE = 0.95
 
 
 class Outcome(Record):
@@ -50,6 +52,8 @@ class Outcome(Record):
     fold: int
     rows: list[int]
     """Row numbers of the held-out lesions, from 0."""
+    labels: list[int]
+    """Of these lesions: the truth, or what was dealt out in its place."""
     scores: list[float]
     """Log-odds-like: for ranking."""
     probabilities: list[float]
@@ -75,7 +79,8 @@ class ModelResult(Record):
     seeds: int
     """How many the model ran on."""
     auc: Estimate
-    """Of the scores pooled over the folds."""
+    """Of the scores pooled over the folds. With shuffled labels and two or more seeds, which are as many dealings, the
+    interval is that of the mean over these, and holds for all models at once (see `null_estimate`)."""
     auc_delong: Estimate
     """First seed."""
     auc_by_seed: list[float]
@@ -179,9 +184,9 @@ def summarise(outcomes: Sequence[Outcome], lesions: Lesions, **description: Unpa
     """
     judged = np.unique([row for outcome in outcomes for row in outcome.rows])
     cohort = lesions.take(judged)
-    everybody = np.ones((1, len(cohort)), dtype=np.int_)
-    draws = np.vstack([everybody, patient_bootstrap(cohort.groups, cohort.labels, BOOTSTRAP_ROUNDS)])
-    models = [_judged(own, judged, cohort.labels, draws, description["seeds"]) for own in _by_model(outcomes)]
+    by_seed = {seed: [outcome for outcome in outcomes if outcome.seed == seed] for seed in description["seeds"]}
+    truths = {seed: _truth(own, judged, cohort) for seed, own in by_seed.items() if own}
+    models = [_judged(own, truths) for own in _by_model(outcomes)]
     baseline = _best_baseline(models)
     return Scorecard(
         **description,
@@ -193,12 +198,12 @@ def summarise(outcomes: Sequence[Outcome], lesions: Lesions, **description: Unpa
         best_baseline=baseline.name,
         thresholds=list(THRESHOLDS),
         treat_all=treat_all(cohort.labels, THRESHOLDS),
-        models=_results(models, baseline, cohort.labels),
+        models=_results(models, baseline, description["shuffled_labels"]),
         stability=_stabilities(models, lesions.features),
     )
 
 
-def out_of_fold_rows(outcomes: Iterable[Outcome], lesions: Lesions) -> list[str]:
+def out_of_fold_rows(outcomes: Iterable[Outcome]) -> list[str]:
     """The lines of ``out_of_fold.csv``, with a heading: each lesion's row number in the table from 0, no patient."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -206,10 +211,9 @@ def out_of_fold_rows(outcomes: Iterable[Outcome], lesions: Lesions) -> list[str]
     for outcome in outcomes:
         own = (outcome.model, outcome.seed, outcome.fold)
         called = _called(outcome).astype(int).tolist()
-        for row, score, probability, call in zip(
-            outcome.rows, outcome.scores, outcome.probabilities, called, strict=True
-        ):
-            writer.writerow([*own, row, int(lesions.labels[row]), score, probability, outcome.threshold, call])
+        lesions = zip(outcome.rows, outcome.labels, outcome.scores, outcome.probabilities, called, strict=True)
+        for row, label, score, probability, call in lesions:
+            writer.writerow([*own, row, label, score, probability, outcome.threshold, call])
     return buffer.getvalue().splitlines()
 
 
@@ -217,9 +221,21 @@ def out_of_fold_rows(outcomes: Iterable[Outcome], lesions: Lesions) -> list[str]
 
 
 @dataclass(frozen=True)
+class _Truth:
+    """What the models of one seed are judged by."""
+
+    rows: IntArray
+    """Of the judged lesions in the table, in order."""
+    labels: IntArray
+    draws: IntArray
+    """How often each lesion counts: once each, then as each bootstrap round drew it, [1 + rounds × lesions]."""
+
+
+@dataclass(frozen=True)
 class _Run:
     """What a model said of every judged lesion with one seed, pooled over the folds."""
 
+    labels: IntArray
     scores: FloatArray
     probabilities: FloatArray
     called: NDArray[np.bool_]
@@ -254,19 +270,26 @@ def _by_model(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
     return list(found.values())
 
 
-def _judged(
-    outcomes: list[Outcome], judged: IntArray, labels: IntArray, draws: IntArray, seeds: Sequence[int]
-) -> _Judged:
-    own = {seed: [outcome for outcome in outcomes if outcome.seed == seed] for seed in seeds}
-    return _Judged(outcomes, {seed: _run(folds, judged, labels, draws) for seed, folds in own.items() if folds})
+def _truth(outcomes: Sequence[Outcome], judged: IntArray, cohort: Lesions) -> _Truth:
+    """Of the outcomes of one seed. The rounds are the same for every seed, but for those that drew one class only."""
+    label = {row: label for outcome in outcomes for row, label in zip(outcome.rows, outcome.labels, strict=True)}
+    labels = np.array([label.get(row, 0) for row in judged.tolist()])
+    rounds = patient_bootstrap(cohort.groups, labels, BOOTSTRAP_ROUNDS)
+    return _Truth(judged, labels, np.vstack([np.ones((1, len(cohort)), dtype=np.int_), rounds]))
 
 
-def _run(folds: Sequence[Outcome], judged: IntArray, labels: IntArray, draws: IntArray) -> _Run:
+def _judged(outcomes: list[Outcome], truths: Mapping[int, _Truth]) -> _Judged:
+    own = {seed: [outcome for outcome in outcomes if outcome.seed == seed] for seed in truths}
+    return _Judged(outcomes, {seed: _run(folds, truths[seed]) for seed, folds in own.items() if folds})
+
+
+def _run(folds: Sequence[Outcome], truth: _Truth) -> _Run:
     order = np.argsort([row for fold in folds for row in fold.rows])
-    if sorted(row for fold in folds for row in fold.rows) != judged.tolist():
+    if sorted(row for fold in folds for row in fold.rows) != truth.rows.tolist():
         raise RadllmError(
             f"“{folds[0].model}” did not judge every lesion once with seed {folds[0].seed}: run the evaluation again."
         )
+    labels, draws = truth.labels, truth.draws
     scores = np.concatenate([fold.scores for fold in folds])[order]
     probabilities = np.concatenate([fold.probabilities for fold in folds])[order]
     called = np.concatenate([_called(fold) for fold in folds])[order]
@@ -276,7 +299,7 @@ def _run(folds: Sequence[Outcome], judged: IntArray, labels: IntArray, draws: In
         "ece": expected_calibration_error(labels, probabilities, counts=draws),
         **called_rates(labels, called, draws)._asdict(),
     }
-    return _Run(scores, probabilities, called, figures)
+    return _Run(labels, scores, probabilities, called, figures)
 
 
 def _called(outcome: Outcome) -> NDArray[np.bool_]:
@@ -293,33 +316,51 @@ def _best_baseline(models: Sequence[_Judged]) -> _Judged:
 # --- all of them ----------------------------------------------------------------------------------------------------
 
 
-def _results(models: Sequence[_Judged], baseline: _Judged, labels: IntArray) -> list[ModelResult]:
+def _results(models: Sequence[_Judged], baseline: _Judged, shuffled: bool) -> list[ModelResult]:
     others = [model for model in models if model is not baseline]
-    p_values = [_p_value(model, baseline, labels) for model in others]
+    p_values = [_p_value(model, baseline) for model in others]
     corrected = dict(zip((model.name for model in others), zip(p_values, holm(p_values), strict=True), strict=True))
-    return [_result(model, baseline, labels, *corrected.get(model.name, (None, None))) for model in models]
+    return [
+        _result(model, baseline, _area(model, len(models) if shuffled else 0), *corrected.get(model.name, (None, None)))
+        for model in models
+    ]
+
+
+def _area(model: _Judged, nulls: int) -> Estimate:
+    """The AUC with its interval.
+
+    Args:
+        nulls: how many models were evaluated on shuffled labels, 0 on the truth.
+    """
+    if nulls and len(model.runs) > 1:
+        return null_estimate(_areas(model), nulls)
+    return estimate(model.mean("auc"))
+
+
+def _areas(model: _Judged) -> list[float]:
+    return [float(run.figures["auc"][0]) for run in model.runs.values()]
 
 
 def _result(
-    model: _Judged, baseline: _Judged, labels: IntArray, p_value: float | None, p_holm: float | None
+    model: _Judged, baseline: _Judged, auc: Estimate, p_value: float | None, p_holm: float | None
 ) -> ModelResult:
     first = model.first
     return ModelResult(
         model=model.name,
         family=model.outcomes[0].family,
         seeds=len(model.runs),
-        auc=estimate(model.mean("auc")),
-        auc_delong=delong_interval(labels, first.scores),
-        auc_by_seed=[float(run.figures["auc"][0]) for run in model.runs.values()],
+        auc=auc,
+        auc_delong=delong_interval(first.labels, first.scores),
+        auc_by_seed=_areas(model),
         accuracy=estimate(model.mean("accuracy")),
         balanced_accuracy=estimate(model.mean("balanced_accuracy")),
         sensitivity=estimate(model.mean("sensitivity")),
         specificity=estimate(model.mean("specificity")),
         brier=estimate(model.mean("brier")),
         ece=estimate(without_surplus(model.mean("ece"))),
-        roc=roc_points(labels, first.scores),
-        calibration=calibration_curve(labels, first.probabilities),
-        net_benefit=decision_curve(labels, first.probabilities, THRESHOLDS),
+        roc=roc_points(first.labels, first.scores),
+        calibration=calibration_curve(first.labels, first.probabilities),
+        net_benefit=decision_curve(first.labels, first.probabilities, THRESHOLDS),
         difference=None if model is baseline else estimate(_difference(model, baseline)),
         p_value=p_value,
         p_holm=p_holm,
@@ -336,9 +377,9 @@ def _shared(model: _Judged, baseline: _Judged) -> list[int]:
     return shared
 
 
-def _p_value(model: _Judged, baseline: _Judged, labels: IntArray) -> float:
+def _p_value(model: _Judged, baseline: _Judged) -> float:
     seed = _shared(model, baseline)[0]
-    return delong_test(labels, model.runs[seed].scores, baseline.runs[seed].scores)
+    return delong_test(model.runs[seed].labels, model.runs[seed].scores, baseline.runs[seed].scores)
 
 
 def _difference(model: _Judged, baseline: _Judged) -> FloatArray:
@@ -351,6 +392,21 @@ def estimate(figure: FloatArray) -> Estimate:
     """Its value and the percentile interval (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993)."""
     low, high = np.percentile(figure[1:], [2.5, 97.5]).tolist()
     return Estimate(value=float(figure[0]), low=low, high=high)
+
+
+def null_estimate(areas: Sequence[float], models: int) -> Estimate:
+    """The mean AUC over several dealings of the labels, with its interval if the labels say nothing.
+
+    Student's t interval over the dealings: unlike the bootstrap of one dealing it holds what training adds. Where
+    nothing leaks, the intervals of all models contain 0.5 together with a confidence of 95% (Bonferroni's correction).
+
+    Args:
+        areas: AUC of each dealing, at least two.
+        models: how many are looked at.
+    """
+    mean, error = float(np.mean(areas)), float(stats.sem(areas))
+    half = error * float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / models, len(areas) - 1))
+    return Estimate(value=mean, low=max(0.0, mean - half), high=min(1.0, mean + half))
 
 
 def without_surplus(figure: FloatArray) -> FloatArray:

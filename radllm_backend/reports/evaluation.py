@@ -12,7 +12,6 @@ from statistics import mean, median
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from radllm_backend.cohort import Lesions
 from radllm_backend.errors import RadllmError
 from radllm_backend.metrics import Estimate
 from radllm_backend.prediction import RESEARCH_USE_ONLY
@@ -35,15 +34,14 @@ _LEVEL = 0.05
 _MOST_VALUES = 4
 
 
-def write_evaluation(folder: Path, scorecard: Scorecard, outcomes: Sequence[Outcome], lesions: Lesions) -> None:
+def write_evaluation(folder: Path, scorecard: Scorecard, outcomes: Sequence[Outcome]) -> None:
     """Write ``evaluation.json``, ``out_of_fold.csv`` and ``evaluation.html``, each whole or not at all.
 
     The numbers come first: they took long, and a page can be drawn again. The same scorecard gives the same bytes.
 
     Args:
         folder: made if missing.
-        outcomes: what the scorecard sums up.
-        lesions: those of the table, in its order; no patient's name is written.
+        outcomes: what the scorecard sums up; no patient's name is in them.
 
     Raises:
         RadllmError: the folder cannot be written, or matplotlib is missing (the numbers are written then).
@@ -55,7 +53,7 @@ def write_evaluation(folder: Path, scorecard: Scorecard, outcomes: Sequence[Outc
             f"The evaluation cannot be written to {folder.name} ({error.strerror or error}): choose another folder."
         ) from error
     write_atomically(folder / "evaluation.json", scorecard.model_dump_json(indent=2) + "\n")
-    write_atomically(folder / "out_of_fold.csv", "\n".join(out_of_fold_rows(outcomes, lesions)) + "\n")
+    write_atomically(folder / "out_of_fold.csv", "\n".join(out_of_fold_rows(outcomes)) + "\n")
     write_atomically(folder / "evaluation.html", evaluation_html(scorecard))
 
 
@@ -231,7 +229,8 @@ def _null_findings(scorecard: Scorecard) -> list[str]:
     if not missing:
         return [counted, "Nothing leaks that this test can find."]
     named = "; ".join(_reached(model) for model in missing)
-    return [counted, f"Not for {named}. By chance about one in twenty misses it; more than that is a leak."]
+    chance = "In one run of twenty" if min(model.seeds for model in scorecard.models) > 1 else "For one model in twenty"
+    return [counted, f"Not for {named}. {chance} that is so by chance; otherwise something leaks."]
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ _COLUMN = len("0.000 (0.000 to 0.000)")
 
 def write_stage(output: Path, stage: Stage) -> None:
     """Write the evaluation of one data set into its folder; RadllmError where that cannot be."""
-    write_evaluation(output / FOLDERS[stage.result.data_set], stage.scorecard, stage.outcomes, stage.lesions)
+    write_evaluation(output / FOLDERS[stage.result.data_set], stage.scorecard, stage.outcomes)
 
 
 def write_reproduction(output: Path, reproduction: Reproduction) -> None:
