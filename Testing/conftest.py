@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports numpy, torch or tokenizers: they read these once.
@@ -23,6 +24,15 @@ TINY_TEXTS = [
     "Classify benign or malignant of this breast ultrasound based on given standardized radiomic features.",
     "The 'Contrast' feature is measured at -1.203. The 'Elongation' feature is measured at 2.417.",
 ]
+
+
+@pytest.fixture(scope="module")
+def lean() -> Iterator[None]:
+    """Of the classifiers, for a whole file; an import of its own, for most files know no scikit-learn."""
+    pytest.importorskip("sklearn")
+    from lean_classifiers import lean_classifiers
+
+    yield from lean_classifiers()
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radllm_backend.calibration import (
-    Calibration,
-    cross_fitted_probabilities,
-    fit_calibration,
-    youden_threshold,
-)
+from radllm_backend.calibrating import cross_fitted_probabilities, fit_calibration, youden_threshold
+from radllm_backend.calibration import Calibration
 from radllm_backend.cohort import Lesions, outer_folds
 from radllm_backend.errors import RadllmError
 from radllm_backend.metrics import expected_calibration_error

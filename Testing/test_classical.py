@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from radllm_backend.calibration import fit_calibration, youden_threshold
+from radllm_backend.calibrating import fit_calibration, youden_threshold
 from radllm_backend.classical import CLASSICAL, FUSIBLE, Recipe, choose, fit_classical, log_odds, plain_classifier
 from radllm_backend.cohort import Lesions, outer_folds
 from radllm_backend.errors import RadllmError

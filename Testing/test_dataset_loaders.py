@@ -26,7 +26,10 @@ from dataset_trees import (
 from radllm_backend.feature_table import read_table
 
 # Two dozen lesions that one feature tells apart are what statistics warn of.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
+pytestmark = [
+    pytest.mark.usefixtures("lean"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning"),
+]
 
 
 def evaluated(tmp_path: Path, table: Path, *given: str) -> dict:

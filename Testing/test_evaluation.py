@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from cohorts import lesions
 
-from radllm_backend import base_models, classical, evaluation, fusion
+from radllm_backend import base_models, evaluation
 from radllm_backend.contenders import CONCATENATED, FROZEN, LORA, WEIGHTED, contenders
 from radllm_backend.errors import RadllmError
 from radllm_backend.evaluation import Contender, Study, Verdict, evaluate
@@ -23,29 +23,8 @@ from radllm_backend.selection import select_features
 from radllm_backend.table_evaluation import EvaluationPlan, evaluate_table
 from radllm_backend.training import TrainingOptions
 
+pytestmark = pytest.mark.usefixtures("lean")
 OPTIONS = TrainingOptions(features=2, epochs=1, learning_rate=0.005, rank=2, batch_size=16)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def lean():
-    """One setting a classifier, small forests: what inner folds choose has tests of its own (classical, fusion)."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classical, "COUNTS", (3,))
-        patch.setattr(fusion, "COMPONENTS", (4,))
-        patch.setattr(fusion, "EMPHASES", (1.0,))
-        for recipes in (classical.CLASSICAL, classical.FUSIBLE):
-            for name, recipe in recipes.items():
-                patch.setitem(recipes, name, with_one_setting(recipe))
-        yield
-
-
-def with_one_setting(recipe):
-    def classifier(seed=0):
-        made = recipe.classifier(seed)
-        return made.set_params(n_estimators=10) if hasattr(made, "n_estimators") else made
-
-    grid = {name: values[len(values) // 2 :][:1] for name, values in recipe.grid.items()}
-    return replace(recipe, classifier=classifier, grid=grid)
 
 
 def quiet(what: str, done: float) -> None:
@@ -114,7 +93,7 @@ def test_progress_only_goes_forward(everything, reports):
 
 def test_a_second_run_computes_nothing(everything, study, monkeypatch):
     monkeypatch.setattr(evaluation, "fit", lambda *_, **__: pytest.fail("trained again"))
-    monkeypatch.setattr(evaluation, "LoraClassifier", lambda *_, **__: pytest.fail("read again"))
+    monkeypatch.setattr(evaluation, "PromptReader", lambda *_, **__: pytest.fail("read again"))
     assert evaluate(study, ENTERED, quiet) == everything
 
 
@@ -145,7 +124,7 @@ def read_study(read_once, tmp_path):
 def test_a_resumed_evaluation_reads_no_prompt_again(read_study, monkeypatch):
     own, said = read_study
     assert len(list(own.work.iterdir())) == own.folds  # both models read the same prompts
-    monkeypatch.setattr(evaluation, "LoraClassifier", lambda *_, **__: pytest.fail("read again"))
+    monkeypatch.setattr(evaluation, "PromptReader", lambda *_, **__: pytest.fail("read again"))
     assert without_time(evaluate(own, READING, quiet)) == said
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from radllm_backend import base_models
 from radllm_backend.errors import RadllmError
-from radllm_backend.llm import AdapterShape, LoraClassifier, stored_precision
+from radllm_backend.llm import AdapterShape, LoraClassifier, PromptReader, stored_precision
 
 PROMPTS = [
     "The 'Sphericity' feature is measured at 0.985.",
@@ -56,6 +58,37 @@ def test_merged_and_unmerged_agree(tiny):
     model.merge()
     assert model.score(PROMPTS) == pytest.approx(before, abs=1e-4)
     assert len(set(before)) == 3
+
+
+def test_an_absorbed_adapter_is_the_merged_one_to_the_last_bit(tiny):
+    model = classifier(tiny)
+    stored = stored_precision(model.weights())
+    model.load_weights(stored)
+    model.merge()
+    reader = PromptReader(tiny)
+    assert reader.score(PROMPTS) == [0.0] * 3
+    reader.absorb(stored, AdapterShape(rank=2))
+    assert reader.score(PROMPTS) == model.score(PROMPTS)
+
+
+def test_a_reader_refuses_an_adapter_of_another_shape(tiny):
+    weights = classifier(tiny).weights()
+    reader = PromptReader(tiny)
+    with pytest.raises(RadllmError, match="does not fit its base model"):
+        reader.absorb(weights, AdapterShape(rank=4))
+    weights["more"] = torch.zeros(1)
+    with pytest.raises(RadllmError, match=r"does not fit its base model \(tensor 'more'\)"):
+        reader.absorb(weights, AdapterShape(rank=2))
+    assert reader.score(PROMPTS) == [0.0] * 3
+
+
+def test_reading_needs_no_peft(tiny_base, fresh_cache):
+    code = (
+        "import sys; from radllm_backend import base_models, llm; "
+        f"llm.PromptReader(base_models.locate({str(tiny_base)!r})).score(['text']); "
+        "sys.exit(sorted({'peft', 'sklearn', 'pandas'} & set(sys.modules)) or 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True).stderr == ""
 
 
 def test_padding_and_company_do_not_matter(tiny):

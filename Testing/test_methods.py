@@ -28,6 +28,7 @@ from radllm_backend.heads import ESTIMATOR, NUMBERS
 from radllm_backend.methods import METHODS
 from radllm_backend.training import TrainingOptions
 
+pytestmark = pytest.mark.usefixtures("lean")
 OPTIONS = ["--features", "3", "--folds", "0", "--epochs", "1", "--rank", "2", "--scale-free"]
 FILES = {
     "lora": {"adapter.safetensors"},
@@ -41,8 +42,6 @@ FILES = {
     "frozen": {NUMBERS},
 }
 
-SLOW = ("fusion-svm", "fusion-forest")  # many settings to choose from: what is kept of them is compared below
-
 
 def quiet(what: str, done: float) -> None:
     pass
@@ -53,7 +52,9 @@ def train(table, base, output, *more):
 
 
 @pytest.fixture(scope="module")
-def bundles(phantom_table: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def bundles(
+    lean: None, phantom_table: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("methods")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RADLLM_CACHE", str(folder / "cache"))
@@ -68,7 +69,7 @@ def test_a_bundle_holds_what_its_method_needs_and_nothing_else(bundles, method):
     assert read_bundle(bundles[method]).card.parts() == sorted(FILES[method])
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in SLOW])
+@pytest.mark.parametrize("method", METHODS)
 def test_the_bundle_says_what_the_fitted_method_says(bundles, method, phantom_table, tiny_base, tmp_path, monkeypatch):
     """Fitted once more, in memory, it judges three lesions as held-out ones; the bundle reads its numbers from disk."""
     monkeypatch.setenv("RADLLM_CACHE", str(tmp_path / "cache"))
@@ -138,7 +139,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def descriptor_model(described: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def descriptor_model(lean: None, described: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("descriptors") / "shapes"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RADLLM_CACHE", str(folder.parent / "cache"))

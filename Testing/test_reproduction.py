@@ -22,10 +22,12 @@ from radllm_backend import evaluation, reproduction
 from radllm_backend.contenders import classical, of_method
 from radllm_backend.datasets import manifest as manifests
 from radllm_backend.datasets.ra2025 import Sources, measure
+from radllm_backend.estimates import Estimate
 from radllm_backend.feature_table import read_rows, read_table
-from radllm_backend.metrics import Estimate
 from radllm_backend.reports.reproduction import reproduction_html, reproduction_text
 from radllm_backend.reproduction import ADAPTED, ALONE, PAPER, Reproduction
+
+pytestmark = pytest.mark.usefixtures("lean")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def command(trees, base, output, *more) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def finished(trees, tiny_base, tmp_path_factory):
+def finished(lean, trees, tiny_base, tmp_path_factory):
     """The command's end and its output folder."""
     output = tmp_path_factory.mktemp("reproduced") / "out"
     with pytest.MonkeyPatch.context() as patch:

@@ -14,8 +14,8 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from radllm_backend import scorecard as scorecards
 from radllm_backend.cohort import Lesions
 from radllm_backend.errors import RadllmError
+from radllm_backend.estimates import Estimate
 from radllm_backend.metrics import (
-    Estimate,
     brier,
     calibration_curve,
     decision_curve,

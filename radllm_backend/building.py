@@ -33,7 +33,8 @@ from radllm_backend.bundle import (
     refuse_existing,
     write_bundle,
 )
-from radllm_backend.calibration import Calibration, fit_calibration, youden_threshold
+from radllm_backend.calibrating import fit_calibration, youden_threshold
+from radllm_backend.calibration import Calibration
 from radllm_backend.cautions import lesion_hash
 from radllm_backend.cohort import Lesions, split_by_patient
 from radllm_backend.conformal import ConformalReference

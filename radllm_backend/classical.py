@@ -23,7 +23,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
-from radllm_backend.calibration import Calibration, fit_calibration, youden_threshold
+from radllm_backend.calibrating import fit_calibration, youden_threshold
+from radllm_backend.calibration import Calibration
 from radllm_backend.cohort import Lesions, outer_folds, patients_by_class
 from radllm_backend.descriptors import indicators
 from radllm_backend.errors import RadllmError

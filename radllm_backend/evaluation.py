@@ -30,7 +30,7 @@ from radllm_backend.cohort import Lesions, outer_folds, patients_by_class
 from radllm_backend.errors import RadllmError
 from radllm_backend.feature_table import FeatureTable
 from radllm_backend.heads import Embeddings, Pooling
-from radllm_backend.llm import LoraClassifier, best_device, computes_bf16
+from radllm_backend.llm import PromptReader, best_device, computes_bf16
 from radllm_backend.prompt_writer import PromptWriter
 from radllm_backend.safe_files import read_json, write_atomically
 from radllm_backend.scorecard import Family, Outcome
@@ -129,11 +129,9 @@ class Fold:
         return self.study.base
 
     @cached_property
-    def reader(self) -> LoraClassifier:
+    def reader(self) -> PromptReader:
         """The base model as it is, nothing trained."""
-        classifier = LoraClassifier(self.base)
-        classifier.merge()
-        return classifier.to(best_device())
+        return PromptReader(self.base).to(best_device())
 
     @cached_property
     def writer(self) -> PromptWriter:
@@ -177,7 +175,7 @@ class Fold:
         return self._read(adapter, fitted.writer, lambda: fitted.classifier(self.base, options))
 
     def _read(
-        self, adapter: str, writer: PromptWriter, reader: Callable[[], LoraClassifier]
+        self, adapter: str, writer: PromptWriter, reader: Callable[[], PromptReader]
     ) -> tuple[Embeddings, Embeddings]:
         """Reading takes minutes on a CPU: the states are kept under a name that says all they depend on."""
         inside, outside = writer.write(self.inside), writer.write(self.outside)

@@ -73,9 +73,9 @@ def _write_weights(model: Model, folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    classifier = model._classifier
-    weights = {f"model.{name}": tensor for name, tensor in classifier.backbone.state_dict().items()}
-    malignant = classifier.head.weight.detach()
+    reader = model.reader
+    weights = {f"model.{name}": tensor for name, tensor in reader.backbone.state_dict().items()}
+    malignant = reader.head.weight.detach()
     weights["score.weight"] = torch.cat([torch.zeros_like(malignant), malignant])
     contiguous = {name: tensor.float().cpu().contiguous().clone() for name, tensor in weights.items()}
     save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})

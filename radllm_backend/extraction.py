@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from radllm_backend.features import MODALITIES, Extraction, Features
 from radllm_backend.imaging import Lesion
 
 _PRESET_FOLDER = Path(__file__).parent / "settings"
+_BUILDING = Lock()
 _INTENSITIES = ("as-stored", "min-max")
 # Settings under which a value depends on voxels outside the lesion's box: then PyRadiomics gets the whole image.
 _NEEDS_WHOLE_IMAGE = ("normalize", "resampledPixelSpacing")
@@ -204,9 +206,15 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-@lru_cache(maxsize=16)
 def _extractor(parameters_json: str, dimension: int) -> Any:
-    """A PyRadiomics extractor for images of this dimension (building one validates the parameters, slowly)."""
+    """A PyRadiomics extractor for images of this dimension."""
+    with _BUILDING:  # what validates the parameters does not bear being called from two threads at once
+        return _built_extractor(parameters_json, dimension)
+
+
+@lru_cache(maxsize=16)
+def _built_extractor(parameters_json: str, dimension: int) -> Any:
+    """Kept, because validating the parameters is slow."""
     try:
         import radiomics
         from radiomics.featureextractor import RadiomicsFeatureExtractor

@@ -6,13 +6,12 @@ The head is a linear layer in fp32 on the last token's hidden state (Ra et al. 2
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 
 from radllm_backend import processes
@@ -38,48 +37,49 @@ class AdapterShape:
     alpha: int = 32
 
 
-class LoraClassifier(nn.Module):
-    """Prompts in, log-odds of malignancy out.
+class PromptReader(nn.Module):
+    """Prompts in, log-odds of malignancy out: the language model as it is, or with a trained adapter added in.
 
     Scores on a CPU are computed one prompt at a time: a batch is no faster there, and each score stays the same to the
     last bit whatever else is scored with it.
     """
 
-    def __init__(self, base: BaseModelFolder, shape: AdapterShape = AdapterShape(), *, seed: int = 0) -> None:
-        """A fresh adapter, which changes nothing yet, and a head of zeros.
+    def __init__(self, base: BaseModelFolder) -> None:
+        """The base model with a head of zeros.
 
         Args:
             base: the backbone's folder, verified.
-            shape: rank and scale of the adapter.
-            seed: for the adapter's random A matrices.
         """
         super().__init__()
-        self.shape = shape
-        self._four_bit = base.four_bit
         self._tokenizer = load_tokenizer(base)
-        backbone = load_backbone(base)
-        self.max_tokens = int(backbone.config.max_position_embeddings)
-        config = LoraConfig(
-            r=shape.rank,
-            lora_alpha=shape.alpha,
-            # No dropout: it doubles the time of a step on a CPU; weight decay and early stopping do its work.
-            lora_dropout=0.0,
-            target_modules=list(LINEAR_LAYERS),
-            task_type="FEATURE_EXTRACTION",
-        )
-        torch.manual_seed(seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            self.backbone: Any = get_peft_model(backbone, config)
-        self.head = nn.Linear(backbone.config.hidden_size, 1, dtype=torch.float32)
+        self.backbone: Any = load_backbone(base)
+        self.max_tokens = int(self.backbone.config.max_position_embeddings)
+        self.head = nn.Linear(self.backbone.config.hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.eval()
 
-    @property
-    def layers(self) -> list[nn.Module]:
-        """The transformer's blocks, in their order."""
-        return list(self.backbone.get_base_model().layers)
+    def absorb(self, weights: Mapping[str, Tensor], shape: AdapterShape) -> None:
+        """Add a trained adapter into the base weights and take its head.
+
+        As peft's `merge_and_unload` does, to the last bit, without the seconds that importing peft takes.
+
+        Raises:
+            RadllmError: a tensor is missing, unknown or of another shape.
+        """
+        layers = {
+            name: layer for name, layer in self.backbone.named_modules() if name.rpartition(".")[2] in LINEAR_LAYERS
+        }
+        own = {_HEAD + name: tuple(tensor.shape) for name, tensor in self.head.state_dict().items()}
+        for name, layer in layers.items():
+            own[_lora(name, "A")] = (shape.rank, layer.in_features)
+            own[_lora(name, "B")] = (layer.out_features, shape.rank)
+        _refuse_misfit(own, weights)
+        with torch.no_grad():
+            for name, layer in layers.items():
+                low, high = (weights[_lora(name, part)].float() for part in "AB")
+                layer.weight += high @ low * (shape.alpha / shape.rank)
+            self.head.load_state_dict({name: weights[_HEAD + name] for name in self.head.state_dict()})
 
     @property
     def device(self) -> torch.device:
@@ -144,6 +144,42 @@ class LoraClassifier(nn.Module):
             padded[row, : len(tokens)] = torch.tensor(tokens, device=self.device)
         return self.backbone(input_ids=padded, use_cache=False).last_hidden_state, lengths
 
+
+class LoraClassifier(PromptReader):
+    """The language model with an adapter that can be trained."""
+
+    def __init__(self, base: BaseModelFolder, shape: AdapterShape = AdapterShape(), *, seed: int = 0) -> None:
+        """A fresh adapter, which changes nothing yet, and a head of zeros.
+
+        Args:
+            base: the backbone's folder, verified.
+            shape: rank and scale of the adapter.
+            seed: for the adapter's random A matrices.
+        """
+        from peft import LoraConfig, get_peft_model
+
+        super().__init__(base)
+        self.shape = shape
+        self._four_bit = base.four_bit
+        config = LoraConfig(
+            r=shape.rank,
+            lora_alpha=shape.alpha,
+            # No dropout: it doubles the time of a step on a CPU; weight decay and early stopping do its work.
+            lora_dropout=0.0,
+            target_modules=list(LINEAR_LAYERS),
+            task_type="FEATURE_EXTRACTION",
+        )
+        torch.manual_seed(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            self.backbone = get_peft_model(self.backbone, config)
+        self.eval()
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The transformer's blocks, in their order."""
+        return list(self.backbone.get_base_model().layers)
+
     def trainable(self) -> list[nn.Parameter]:
         """The parameters that training changes: the adapter's and the head's."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -153,6 +189,8 @@ class LoraClassifier(nn.Module):
         return {name: processes.whole(tensor).cpu().clone() for name, tensor in self._own_tensors().items()}
 
     def _own_tensors(self) -> dict[str, Tensor]:
+        from peft import get_peft_model_state_dict
+
         adapter = get_peft_model_state_dict(self.backbone, save_embedding_layers=False)
         head = {_HEAD + name: tensor for name, tensor in self.head.state_dict().items()}
         return {name: tensor.detach() for name, tensor in {**adapter, **head}.items()}
@@ -160,13 +198,7 @@ class LoraClassifier(nn.Module):
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Adapter and head from `weights`; RadllmError where a tensor is missing, unknown or of another shape."""
         own = self._own_tensors()
-        expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
-        given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        if expected != given:
-            wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
-            raise RadllmError(
-                f"The adapter does not fit its base model (tensor '{wrong[0]}'): use the base model it was trained on."
-            )
+        _refuse_misfit({name: tuple(tensor.shape) for name, tensor in own.items()}, weights)
         for name, tensor in own.items():
             tensor.copy_(processes.placed_like(weights[name], tensor))
 
@@ -183,6 +215,20 @@ class LoraClassifier(nn.Module):
         if computes_bf16(self.device):
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
+
+
+def _lora(layer: str, part: str) -> str:
+    """The name that peft gives one of the two matrices of a layer's adapter."""
+    return f"base_model.model.{layer}.lora_{part}.weight"
+
+
+def _refuse_misfit(expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor]) -> None:
+    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if expected != given:
+        wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+        raise RadllmError(
+            f"The adapter does not fit its base model (tensor '{wrong[0]}'): use the base model it was trained on."
+        )
 
 
 def stored_precision(weights: dict[str, Tensor]) -> dict[str, Tensor]:

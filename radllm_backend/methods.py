@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from radllm_backend.calibration import Calibration, fit_calibration, youden_threshold
+from radllm_backend.calibrating import fit_calibration, youden_threshold
+from radllm_backend.calibration import Calibration
 from radllm_backend.classical import Chosen, choose, logistic_regression
 from radllm_backend.cohort import Lesions, split_by_patient
 from radllm_backend.evaluation import Fold, Verdict

@@ -16,7 +16,7 @@ from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_curve
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.features import Record
+from radllm_backend.estimates import CalibrationBin, Estimate
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int_]
@@ -25,24 +25,6 @@ Figure = TypeVar("Figure", float, FloatArray)
 NORMAL_QUANTILE = float(norm.ppf(0.975))
 """Half the width of a 95% interval in standard errors."""
 _MOST_POINTS = 200
-
-
-class Estimate(Record):
-    """A figure with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class CalibrationBin(Record):
-    """Lesions with similar probabilities."""
-
-    predicted: float
-    """Their mean probability."""
-    observed: float
-    """The share of them that is malignant."""
-    lesions: int
 
 
 class CalledRates(NamedTuple, Generic[Figure]):

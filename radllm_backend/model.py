@@ -29,7 +29,7 @@ from radllm_backend.heads import Head, Pooling, read_head
 from radllm_backend.prediction import Band, CallWord, Caution, DescriptorShare, FeatureShare, ModelIdentity, Prediction
 
 if TYPE_CHECKING:
-    from radllm_backend.llm import LoraClassifier, Progress
+    from radllm_backend.llm import Progress, PromptReader
 
 _VERSIONED = ("torch", "transformers", "peft")
 
@@ -114,7 +114,7 @@ class Model:
             pooling: the last token's hidden state, or the mean of all tokens'.
         """
         prompts = [self._read(features).prompt for features in lesions]
-        return np.asarray(self._classifier.embed(prompts)[pooling].numpy(), dtype=np.float32)
+        return np.asarray(self.reader.embed(prompts)[pooling].numpy(), dtype=np.float32)
 
     def require(self, names: Sequence[str], where: str) -> None:
         """RadllmError where a table or a feature set lacks one of the model's features."""
@@ -136,10 +136,11 @@ class Model:
         return self._settings
 
     @cached_property
-    def _classifier(self) -> LoraClassifier:
+    def reader(self) -> PromptReader:
+        """The language model with the adapter added in; RadllmError where the base model is not there."""
         from safetensors.torch import load_file
 
-        from radllm_backend.llm import AdapterShape, LoraClassifier, best_device
+        from radllm_backend.llm import AdapterShape, PromptReader, best_device
 
         reference, adapter = self.card.base, self.card.adapter
         base = locate(self._base if self._base is not None else reference.name)
@@ -148,11 +149,10 @@ class Model:
                 f"The base model {base.name} is not the one the model {self.name} was trained on "
                 f"({reference.name}, {reference.sha256[:12]}): pull or give that one."
             )
-        classifier = LoraClassifier(base, AdapterShape(adapter.rank, adapter.alpha) if adapter else AdapterShape())
+        reader = PromptReader(base)
         if adapter:
-            classifier.load_weights(load_file(self.folder / ADAPTER))
-        classifier.merge()
-        return classifier.to(best_device())
+            reader.absorb(load_file(self.folder / ADAPTER), AdapterShape(adapter.rank, adapter.alpha))
+        return reader.to(best_device())
 
     @cached_property
     def _head(self) -> Head | None:
@@ -174,8 +174,8 @@ class Model:
         """The score of each lesion: it does not depend on which others are scored with it."""
         prompts = [reading.prompt for reading in readings]
         if self._head is None:
-            return self._classifier.score(prompts, progress)
-        states = self._classifier.embed(prompts, progress)
+            return self.reader.score(prompts, progress)
+        states = self.reader.embed(prompts, progress)
         hidden: dict[Pooling, NDArray[np.float32]] = {pooling: states[pooling].numpy() for pooling in states}
         return [
             float(self._head.logits(self._design(reading), {name: rows[[index]] for name, rows in hidden.items()})[0])

@@ -9,8 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from radllm_backend.bundle import EvaluationSummary, ModelCard
 from radllm_backend.conformal import DEFAULT_CONFIDENCE, band
 from radllm_backend.descriptors import display_name as descriptor_name
+from radllm_backend.estimates import Estimate
 from radllm_backend.feature_names import display_name
-from radllm_backend.metrics import Estimate
 from radllm_backend.prediction import RESEARCH_USE_ONLY
 
 

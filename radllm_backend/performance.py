@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radllm_backend.bundle import CalibrationCheck, Performance, Subgroup
-from radllm_backend.calibration import cross_fitted_probabilities
+from radllm_backend.calibrating import cross_fitted_probabilities
 from radllm_backend.cohort import Lesions
 from radllm_backend.descriptors import display_name
 from radllm_backend.errors import RadllmError
+from radllm_backend.estimates import Estimate
 from radllm_backend.metrics import (
-    Estimate,
     area_under_curve,
     brier,
     calibration_curve,

@@ -14,10 +14,9 @@ from scipy import stats
 
 from radllm_backend.cohort import Lesions
 from radllm_backend.errors import RadllmError
+from radllm_backend.estimates import CalibrationBin, Estimate
 from radllm_backend.features import SHA256, Record
 from radllm_backend.metrics import (
-    CalibrationBin,
-    Estimate,
     area_under_curve,
     brier,
     calibration_curve,

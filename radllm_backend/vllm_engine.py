@@ -50,7 +50,7 @@ class _Classifications(BaseModel):
 
 
 class VllmClassifier:
-    """As `llm.LoraClassifier`, but the language model runs elsewhere: prompts in, log-odds of malignancy out."""
+    """As `llm.PromptReader`, but the language model runs elsewhere: prompts in, log-odds of malignancy out."""
 
     def __init__(self, url: str, name: str, bias: float) -> None:
         """
@@ -154,7 +154,7 @@ class VllmModel(Model):
         self._served_name = export_name(bundle.card, bundle.sha256)
 
     @cached_property
-    def _classifier(self) -> Any:
+    def reader(self) -> Any:
         from safetensors.numpy import load_file
 
         bias = float(load_file(self.folder / ADAPTER)["head.bias"][0])
