@@ -2,12 +2,14 @@
 """Everything a fresh clone needs: ``python3 develop.py demo`` and ``python3 develop.py test``.
 
 Makes the virtual environment .venv beside this file, installs what the command needs with the versions of
-constraints.txt, and runs it. Needs Python 3.11 or newer and a C compiler (for PyRadiomics), nothing else.
+constraints.txt, and runs it. Needs Python 3.11 or newer and a C compiler (for PyRadiomics), nothing else. Where there
+is a Python 3.12 too, the Slicer module is also tested in .venv-slicer, with the packages of Slicer 5.12.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -16,11 +18,14 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-ENVIRONMENT = ROOT / ".venv"
-PYTHON = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+BIN_PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+PYTHON, SLICER_PYTHON = ROOT / ".venv" / BIN_PYTHON, ROOT / ".venv-slicer" / BIN_PYTHON
 SAMPLES = ROOT / "Resources" / "SampleLesions"
 DEMO_EXTRAS = "extraction,dicom,llm"
 TEST_EXTRAS = f"{DEMO_EXTRAS},training,server,dev"
+PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+# PyRadiomics is compiled here: a wheel in pip's cache may have been built for another numpy.
+COMPILED = ("--no-cache-dir", "--no-binary", "pyradiomics-bhklab")
 
 
 def main() -> int:
@@ -52,36 +57,85 @@ def demo() -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Formatting, lint, types, and the test suite."""
+    """Formatting, lint, types, and the test suite; with no arguments also the Slicer module in a second Python."""
     install(TEST_EXTRAS)
     python("-m", "ruff", "format", "--check", ".")
     python("-m", "ruff", "check", ".")
     python("-m", "mypy")
+    status = pytest(PYTHON, arguments)
+    if arguments or not install_slicer():
+        return status
+    print("The Slicer module in Python 3.12, with Slicer's packages and without torch:", flush=True)
+    files = [str(path) for path in sorted((ROOT / "Testing").glob("test_module*.py"))]
+    return pytest(SLICER_PYTHON, files, RADLLM_BACKEND_PYTHON=str(PYTHON), PYTHONPATH=str(ROOT)) or status
+
+
+def pytest(interpreter: Path, arguments: list[str], **environment: str) -> int:
+    """Run tests; the exit status."""
     # Files, not tests, are shared out: what a file's tests have in common is made once.
-    pytest = ["-m", "pytest", "-n", "auto", "--dist", "loadfile"]
-    return subprocess.run([PYTHON, *pytest, *arguments], cwd=ROOT).returncode
+    command = [interpreter, "-m", "pytest", "-n", "auto", "--dist", "loadfile", *arguments]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}).returncode
 
 
 def install(extras: str) -> None:
     """The virtual environment with this package in it; a second call with nothing changed does nothing."""
-    wanted = stamp(extras)
-    stamped = ENVIRONMENT / "radllm-installed.txt"
-    if stamped.is_file() and stamped.read_text() == wanted:
+    wanted = stamp(f"{extras} {sys.version_info[:3]}", "pyproject.toml", "constraints.txt")
+    if is_installed(PYTHON, wanted):
         return
     if not PYTHON.is_file():
-        venv.create(ENVIRONMENT, with_pip=True)
-    pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt"]
+        venv.create(ROOT / ".venv", with_pip=True)
+    pip = [*PIP, "-c", "constraints.txt"]
     print("Installing the packages (a few minutes, once) ...", flush=True)
-    # PyRadiomics is compiled here: a wheel in pip's cache may have been built for another numpy.
-    python(*pip, "--no-cache-dir", "--no-binary", "pyradiomics-bhklab", "pyradiomics-bhklab", "numpy")
+    python(*pip, *COMPILED, "pyradiomics-bhklab", "numpy")
     python(*pip, "-e", f".[{extras}]")
-    stamped.write_text(wanted)
+    stamp_file(PYTHON).write_text(wanted)
 
 
-def stamp(extras: str) -> str:
+def install_slicer() -> bool:
+    """The virtual environment that is like Slicer 5.12's Python; False, with a sentence, where there is no such Python.
+
+    This package is not installed there: it is found by its path, as in Slicer.
+    """
+    wanted = stamp("slicer", "constraints-slicer.txt")
+    if is_installed(SLICER_PYTHON, wanted):
+        return True
+    found = find_python_312()
+    if not found:
+        print("There is no Python 3.12 (python3.12, pyenv, uv): the Slicer module was tested in this Python alone.")
+        return False
+    print("Installing the packages of Slicer's Python (a minute, once) ...", flush=True)
+    subprocess.run([found, "-m", "venv", "--clear", ROOT / ".venv-slicer"], check=True)
+    subprocess.run([SLICER_PYTHON, *PIP, *COMPILED, "-r", "constraints-slicer.txt"], cwd=ROOT, check=True)
+    stamp_file(SLICER_PYTHON).write_text(wanted)
+    return True
+
+
+def find_python_312() -> str:
+    """The path of a Python 3.12 that can make virtual environments; empty where there is none."""
+    show = ("-c", "import ensurepip, sys; print(sys.executable)")
+    environment = {**os.environ, "PYENV_VERSION": "3.12"}  # pyenv's python3.12 wants to be told
+    for command in (("python3.12", *show), ("py", "-3.12", *show), ("uv", "python", "find", "3.12")):
+        with contextlib.suppress(FileNotFoundError):
+            found = subprocess.run(command, env=environment, capture_output=True, text=True)
+            if found.returncode == 0:
+                return found.stdout.strip()
+    return ""
+
+
+def is_installed(interpreter: Path, wanted: str) -> bool:
+    """Whether all that is wanted was installed for this interpreter before."""
+    stamped = stamp_file(interpreter)
+    return interpreter.is_file() and stamped.is_file() and stamped.read_text() == wanted
+
+
+def stamp_file(interpreter: Path) -> Path:
+    return interpreter.parents[1] / "radllm-installed.txt"
+
+
+def stamp(what: str, *files: str) -> str:
     """Changes with everything that an installation depends on."""
-    content = "".join((ROOT / name).read_text() for name in ("pyproject.toml", "constraints.txt"))
-    return f"{extras} {sys.version_info[:3]} {hashlib.sha256(content.encode()).hexdigest()}\n"
+    content = "".join((ROOT / name).read_text() for name in files)
+    return f"{what} {hashlib.sha256(content.encode()).hexdigest()}\n"
 
 
 def radllm(*arguments: str) -> None:

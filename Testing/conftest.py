@@ -1,11 +1,13 @@
-"""What several test files share: two base models, one real and one tiny."""
+"""What several test files share: two base models, one real and one tiny, and models trained on synthetic lesions."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 # Before anything imports numpy, torch or tokenizers: they read these once.
@@ -13,17 +15,33 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 import pytest
+import tiny_models
 
 from radllm_backend import base_models
 from radllm_backend.errors import RadllmError
 
-TINY_POSITIONS = 1024
-TINY_TEXTS = [
-    "Classify benign or malignant of this mammography based on given standardized radiomic features.",
-    "The 'Sphericity' feature is measured at 0.985. The 'Zone Percentage' feature is measured at 0.196.",
-    "Classify benign or malignant of this breast ultrasound based on given standardized radiomic features.",
-    "The 'Contrast' feature is measured at -1.203. The 'Elongation' feature is measured at 2.417.",
-]
+BACKEND_PYTHON = os.environ.get("RADLLM_BACKEND_PYTHON", "")
+"""The Python with the backend's packages where this one is Slicer's, which has no torch; develop.py sets it."""
+
+
+def make(function: Callable[..., None], *paths: Path) -> None:
+    """Call a function of tiny_models, here or, where there is no torch, in the backend's Python."""
+    if find_spec("torch"):
+        function(*paths)
+    elif BACKEND_PYTHON:
+        subprocess.run([BACKEND_PYTHON, tiny_models.__file__, function.__name__, *paths], check=True)
+    else:
+        pytest.skip("needs torch: there is none here, and RADLLM_BACKEND_PYTHON names no Python that has it")
+
+
+@pytest.fixture(scope="session")
+def backend_python() -> str:
+    """A Python with all of the backend's packages, to start a server with."""
+    if find_spec("torch"):
+        return sys.executable
+    if not BACKEND_PYTHON:
+        pytest.skip("needs a Python with the backend's packages: RADLLM_BACKEND_PYTHON names none")
+    return BACKEND_PYTHON
 
 
 @pytest.fixture(scope="module")
@@ -50,31 +68,8 @@ def smollm2() -> base_models.BaseModelFolder:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a LLaMA model of some 28,000 random weights (always the same), with a byte-level BPE tokenizer."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("base") / "tiny-llama"
-    folder.mkdir()
-    vocabulary = _save_tiny_tokenizer(folder)
-    config = transformers.LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=TINY_POSITIONS,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-        tie_word_embeddings=True,
-        # Larger than usual, so that so small a model's hidden states do differ from prompt to prompt.
-        initializer_range=0.2,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(20240901)
-        model = transformers.LlamaForCausalLM(config)
-    model.save_pretrained(folder)
-    (folder / "generation_config.json").unlink()
+    make(tiny_models.make_base, folder)
     return folder
 
 
@@ -90,29 +85,6 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def tiny_copy(tiny_base: Path, tmp_path: Path, fresh_cache: Path) -> Path:
     """A copy of the tiny base model that a test may spoil."""
     return Path(shutil.copytree(tiny_base, tmp_path / "copy"))
-
-
-def _save_tiny_tokenizer(folder: Path) -> int:
-    """Train and save a tokenizer that reads numbers digit by digit, as SmolLM2's does; return its vocabulary's size."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    tokenizer = Tokenizer(models.BPE())
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(TINY_TEXTS, trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    names = {"bos_token": special[1], "eos_token": special[2], "pad_token": special[2], "unk_token": special[0]}
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": TINY_POSITIONS, **names}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    return int(tokenizer.get_vocab_size())
 
 
 PHANTOMS = 12
@@ -154,24 +126,20 @@ def phantom_table(phantom_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(phantom_table: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model bundle trained on the synthetic lesions over the tiny base model."""
-    from radllm_backend.building import TrainingPlan, train
-    from radllm_backend.feature_table import read_table
-    from radllm_backend.training import TrainingOptions
-
     folder = tmp_path_factory.mktemp("models") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RADLLM_CACHE", str(folder.parent / "cache"))
-        plan = TrainingPlan(
-            table=read_table(phantom_table),
-            table_path=phantom_table,
-            target="label",
-            group="patient",
-            base=base_models.locate(tiny_base),
-            options=TrainingOptions(features=4, folds=2, epochs=2, rank=2, scale_free=True, learning_rate=0.01),
-            output=folder,
-            description="Synthetic lesions.",
-        )
-        train(plan, lambda what, done: None)
+        make(tiny_models.train_cross_validated, phantom_table, tiny_base, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def self_contained_model(phantom_table: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As tiny_model, but made sooner, and it finds its base model itself: for the Slicer module and its servers."""
+    folder = tmp_path_factory.mktemp("models") / "phantoms"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RADLLM_CACHE", str(folder.parent / "cache"))
+        make(tiny_models.train_self_contained, phantom_table, tiny_base, folder)
     return folder
 
 
@@ -185,3 +153,42 @@ def tiny_server(tiny_model: Path, tiny_base: Path, tmp_path_factory: pytest.Temp
         tiny_model, tiny_base, tmp_path_factory.mktemp("server"), "--request-seconds", 2, "--queue", 600
     ) as server:
         yield server
+
+
+# --- the Slicer module ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def in_process() -> None:
+    """Asked for before a model, so that none is made in vain."""
+    pytest.importorskip("torch", reason="the model runs in this process here, and Slicer's Python has no torch")
+
+
+@pytest.fixture(scope="session")
+def module_server(backend_python: str) -> Iterator[object]:
+    """A local server that the panels of a test process share, for a start takes seconds."""
+    from module_scene import shared_server
+
+    yield from shared_server(backend_python)
+
+
+@pytest.fixture
+def panel(module_server: object, self_contained_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """The module's widget on an empty scene; see `module_scene.opened_panel`."""
+    from module_scene import opened_panel
+
+    monkeypatch.setenv("RADLLM_CACHE", str(self_contained_model.parent / "cache"))
+    yield from opened_panel(module_server)
+
+
+@pytest.fixture(scope="session")
+def volume_model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of lesions in volumes, self-contained as well."""
+    from module_scene import write_volume_table
+
+    folder = tmp_path_factory.mktemp("volumes")
+    write_volume_table(folder / "table.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RADLLM_CACHE", str(folder / "cache"))
+        make(tiny_models.train_self_contained, folder / "table.csv", tiny_base, folder / "nodules")
+    return folder / "nodules"

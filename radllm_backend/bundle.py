@@ -226,9 +226,14 @@ class Bundle:
     sha256: str
 
 
-def shipped_models() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(path.parent.name for path in _SHIPPED.glob(f"*/{CARD}"))
+def shipped_models(*, of_images: bool = False) -> list[str]:
+    """Names of the models that come with the package.
+
+    Args:
+        of_images: only those that read features of an image, and not the radiologist's descriptors alone.
+    """
+    cards = sorted(_SHIPPED.glob(f"*/{CARD}"))
+    return [path.parent.name for path in cards if not of_images or read_json(path).get("settings") is not None]
 
 
 def find_bundle(name_or_folder: str | Path) -> Path:

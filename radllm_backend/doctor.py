@@ -53,7 +53,6 @@ def _packages() -> Iterator[Finding]:
         ("radiomics", extraction),
         ("torch", _INSTALL_LLM),
         ("transformers", _INSTALL_LLM),
-        ("peft", _INSTALL_LLM),
         ("safetensors", _INSTALL_LLM),
     ):
         found = find_spec(package) is not None
@@ -63,7 +62,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _training() -> Iterator[Finding]:
-    for package in ("lightgbm", "matplotlib", "skops"):
+    for package in ("lightgbm", "matplotlib", "peft", "skops"):
         found = find_spec(package) is not None
         detail = "to train, evaluate and compare models" if found else "not installed: models cannot be trained here"
         yield Finding(package, found, detail, "" if found else _INSTALL_TRAINING, False)

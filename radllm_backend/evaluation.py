@@ -273,6 +273,7 @@ def _identity(fold: Fold, contender: Contender) -> str:
     """Of everything that an outcome depends on."""
     study, lesions = fold.study, fold.study.dealt(fold.seed)
     content = [
+        sorted(Outcome.model_fields),
         contender.name,
         study.modality,
         study.inner_folds,

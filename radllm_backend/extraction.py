@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -89,7 +90,8 @@ class Settings:
             raise RadllmError(
                 f"The settings '{self.name}' name the intensity '{self.intensity}': use {' or '.join(_INTENSITIES)}."
             )
-        _extractor(self._canonical_parameters(), 2)
+        if find_spec("radiomics"):  # a server, which never extracts, need not have it
+            _extractor(self._canonical_parameters(), 2)
 
     def _canonical_parameters(self) -> str:
         return json.dumps(self.parameters, sort_keys=True)

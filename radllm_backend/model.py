@@ -31,7 +31,7 @@ from radllm_backend.prediction import Band, CallWord, Caution, DescriptorShare, 
 if TYPE_CHECKING:
     from radllm_backend.llm import Progress, PromptReader
 
-_VERSIONED = ("torch", "transformers", "peft")
+_VERSIONED = ("torch", "transformers")
 
 
 @dataclass(frozen=True)

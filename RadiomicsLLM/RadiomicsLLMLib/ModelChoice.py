@@ -27,22 +27,27 @@ class ModelChoice:
         selector.connect("currentIndexChanged(int)", changed)
         folderEdit.connect("currentPathChanged(QString)", changed)
 
-    def offer(self, names: Sequence[str]) -> None:
-        """List these shipped models; what is chosen stays so, if it can, and nothing is called."""
+    def offer(self, names: Sequence[str], ownFolder: bool = True) -> None:
+        """List these models; what is chosen stays so, if it can, and nothing is called.
+
+        Args:
+            ownFolder: whether a folder of the user's can be chosen too.
+        """
         chosen = self._selector.currentText if self.current() else ""
         self._selector.blockSignals(True)
         self._selector.clear()
         for name in names:
             self._selector.addItem(name, name)
-        self._selector.addItem(_("My own, in a folder"), "")
+        if ownFolder:
+            self._selector.addItem(_("My own, in a folder"), "")
         self._selector.currentIndex = max(self._selector.findText(chosen), 0)
         self._selector.blockSignals(False)
         self._showFolder()
 
     def current(self) -> str:
-        """A shipped model's name, or a folder; empty where none is chosen yet."""
-        return self._selector.currentData or self._folderEdit.currentPath
+        """A model's name, or a folder; empty where none is chosen yet."""
+        return self._selector.currentData or (self._folderEdit.currentPath if self._selector.count else "")
 
     def _showFolder(self, *_arguments: object) -> None:
         for widget in self._folderWidgets:
-            widget.visible = not self._selector.currentData
+            widget.visible = self._selector.count > 0 and not self._selector.currentData

@@ -1,121 +1,104 @@
-"""Results for the eye: one card a segment."""
+"""Results for the eye: a table of the segments, and the card of the one that is chosen in it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
-import ctk
 import qt
 from slicer.i18n import tr as _
 
+from .ResultCard import resultCard
 from .SegmentResult import SegmentResult
 
-if TYPE_CHECKING:
-    from radllm_backend import Prediction
-
-_COLORS = {"likely benign": "#1f7a6f", "likely malignant": "#b83246"}
-_NO_CALL_COLOR = "#6b6b6b"
+_MOST_ROWS_SHOWN = 6
+_HEADER = 26  # pixels, with the frame
 
 
 class ResultPanel:
-    """Fills a layout with a card for each result; text is shown as it is, never read as HTML."""
+    """Fills a layout with a table, and with the card of the chosen row below it."""
 
-    def __init__(self, layout: qt.QVBoxLayout) -> None:
-        self._layout = layout
-        self._cards: list[qt.QFrame] = []
+    def __init__(
+        self,
+        layout: qt.QVBoxLayout,
+        *,
+        onChosen: Callable[[SegmentResult], None],
+        onPlot: Callable[[SegmentResult], None],
+    ) -> None:
+        """
+        Args:
+            onChosen: called when the user clicks a row.
+            onPlot: called when the user wants a chart in Slicer's plot view.
+        """
+        self._layout, self._onChosen, self._onPlot = layout, onChosen, onPlot
+        self._results: list[SegmentResult] = []
+        self._card: qt.QFrame | None = None
+        self.table = _emptyTable()
+        self.table.connect("cellClicked(int,int)", self._onClicked)
+        self.table.connect("currentCellChanged(int,int,int,int)", self._onCurrent)
+        layout.addWidget(self.table)
+        self.table.hide()
 
     def clear(self) -> None:
-        """Remove the cards."""
-        for card in self._cards:
-            self._layout.removeWidget(card)
-            card.setParent(None)
-            card.deleteLater()
-        self._cards = []
+        """Show nothing."""
+        self.show([])
 
     def show(self, results: Sequence[SegmentResult]) -> None:
-        """Replace the cards."""
-        self.clear()
-        for result in results:
-            card = _card(result)
-            self._layout.addWidget(card)
-            self._cards.append(card)
+        """Replace the rows; the first one is chosen."""
+        self._results = list(results)
+        self.table.blockSignals(True)
+        self.table.setRowCount(len(self._results))
+        for row, result in enumerate(self._results):
+            for column, text in enumerate(_cells(result)):
+                self.table.setItem(row, column, qt.QTableWidgetItem(text))
+        self.table.blockSignals(False)
+        self.table.setVisible(bool(self._results))
+        _fitHeight(self.table)
+        self._showCard(0)
+        if self._results:
+            self.table.setCurrentCell(0, 0)
+
+    def _onClicked(self, row: int, _column: int) -> None:
+        self._onChosen(self._results[row])
+
+    def _onCurrent(self, row: int, _column: int, _rowBefore: int, _columnBefore: int) -> None:
+        self._showCard(row)
+
+    def _showCard(self, row: int) -> None:
+        if self._card is not None:
+            self._layout.removeWidget(self._card)
+            self._card.setParent(None)
+            self._card.deleteLater()
+            self._card = None
+        if 0 <= row < len(self._results):
+            self._card = resultCard(self._results[row], self._onPlot)
+            self._layout.addWidget(self._card)
 
 
-def _card(result: SegmentResult) -> qt.QFrame:
-    card = qt.QFrame()
-    card.objectName = "resultCard"
-    card.setFrameShape(qt.QFrame.StyledPanel)
-    layout = qt.QVBoxLayout(card)
-    layout.setSpacing(6)
-    prediction = result.prediction
-    layout.addLayout(_heading(result))
-    if prediction is None:
-        layout.addWidget(_label("⚠ " + result.problem, "problemLabel"))
-        return card
-    layout.addWidget(_bar(prediction))
-    layout.addWidget(_label(_explained(prediction), "probabilityLabel"))
-    for caution in prediction.cautions:
-        layout.addWidget(_label("⚠ " + caution.text, "cautionLabel"))
-    layout.addWidget(_prompt(prediction))
-    layout.addWidget(_label(prediction.notice, "noticeLabel", "font-style: italic"))
-    return card
-
-
-def _heading(result: SegmentResult) -> qt.QHBoxLayout:
-    """The segment's name at the left, the call at the right."""
-    layout = qt.QHBoxLayout()
-    layout.addWidget(_label(result.segmentName, "segmentLabel", "font-weight: bold"), 1)
-    word = result.prediction.call if result.prediction else _("not classified")
-    # White on its own ground, so that it can be read in Slicer's light and dark style.
-    style = f"background: {_COLORS.get(word, _NO_CALL_COLOR)}; color: white; border-radius: 4px; padding: 2px 6px"
-    call = _label(word, "callLabel", style + "; font-weight: bold")
-    call.wordWrap = False
-    layout.addWidget(call, 0)
-    return layout
-
-
-def _bar(prediction: Prediction) -> qt.QProgressBar:
-    bar = qt.QProgressBar()
-    bar.objectName = "probabilityBar"
-    bar.maximum = 1000
-    bar.value = round(1000 * prediction.probability)
-    bar.textVisible = False
-    bar.setFixedHeight(10)
-    bar.styleSheet = (
-        "QProgressBar { border: none; border-radius: 5px; background: rgba(128, 128, 128, 60); }"
-        f"QProgressBar::chunk {{ border-radius: 5px; background: {_COLORS[prediction.call]}; }}"
-    )
-    return bar
-
-
-def _explained(prediction: Prediction) -> str:
+def _cells(result: SegmentResult) -> tuple[str, str, str]:
+    if result.prediction is None:
+        return result.segmentName, "", _("not classified")
     from radllm_backend.prediction import percent
 
-    return _("Probability of malignancy {probability}; likely malignant from {threshold} on, says {model}.").format(
-        probability=percent(prediction.probability),
-        threshold=percent(prediction.threshold),
-        model=prediction.model.name,
-    )
+    return result.segmentName, percent(result.prediction.probability), result.prediction.call
 
 
-def _prompt(prediction: Prediction) -> ctk.ctkCollapsibleButton:
-    """What the language model read, word for word, folded away."""
-    button = ctk.ctkCollapsibleButton()
-    button.objectName = "promptButton"
-    button.text = _("What the model read")
-    button.collapsed = True
-    layout = qt.QVBoxLayout(button)
-    layout.addWidget(_label(prediction.prompt, "promptLabel"))
-    return button
+def _emptyTable() -> qt.QTableWidget:
+    table = qt.QTableWidget(0, 3)
+    table.objectName = "resultTable"
+    table.setHorizontalHeaderLabels([_("Segment"), _("Malignant"), _("Call")])
+    table.toolTip = _("Click a row to see the lesion in the slice views, and its reasons below.")
+    table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
+    table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
+    table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+    table.verticalHeader().hide()
+    table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+    for column in (1, 2):
+        table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+    table.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
+    return table
 
 
-def _label(text: str, name: str, style: str = "") -> qt.QLabel:
-    label = qt.QLabel()
-    label.objectName = name
-    label.setTextFormat(qt.Qt.PlainText)
-    label.text = text
-    label.wordWrap = True
-    label.setTextInteractionFlags(qt.Qt.TextSelectableByMouse)
-    label.styleSheet = style
-    return label
+def _fitHeight(table: qt.QTableWidget) -> None:
+    """As high as its rows, up to six."""
+    rows = min(_MOST_ROWS_SHOWN, table.rowCount)
+    table.setFixedHeight(_HEADER + rows * table.verticalHeader().defaultSectionSize)

@@ -1,13 +1,14 @@
-"""Results in the scene."""
+"""Results as tables of the scene, for people and for export."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from .OwnedNode import makeOwned, placeBeside
 from .SegmentResult import SegmentResult
 
 COLUMNS = (
@@ -17,61 +18,54 @@ COLUMNS = (
     "problem",
     "cautions",
     "threshold",
+    "uncertain_from",
+    "uncertain_to",
     "prompt",
     "model",
     "model_sha256",
     "segment_id",
     "notice",
 )
-_SEGMENTATION = "RadiomicsLLM.segmentation"
+FEATURE_COLUMNS = ("segment", "feature", "name", "value", "standardised", "training_percentile", "effect", "segment_id")
 _VOLUME = "RadiomicsLLM.volume"
 
 
 class ResultTable:
-    """The table node of a segmentation's results: one row a segment, also for those that failed.
+    """Two tables of a segmentation: one row a segment, also for those that failed; and one row a feature.
 
-    Every cell is text, a probability with all its digits: Slicer saves numeric columns to six digits.
+    Every cell is text, a number with all its digits: Slicer saves numeric columns to six digits.
     """
 
     def __init__(self, volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
-        """The segmentation's table of an earlier run, or else a new one beside the volume in the hierarchy."""
-        self.node = _tableOf(segmentationNode) or _newTable(segmentationNode)
-        self.node.SetNodeReferenceID(_VOLUME, volumeNode.GetID())
-        _placeBeside(volumeNode, self.node)
+        """The segmentation's tables of an earlier run, or else new ones beside the volume in the hierarchy."""
+        owner = segmentationNode.GetName()
+        self.node, self.featuresNode = (
+            makeOwned(segmentationNode, "vtkMRMLTableNode", role, name.format(segmentation=owner))
+            for role, name in (
+                ("results", _("{segmentation} RadiomicsLLM results")),
+                ("features", _("{segmentation} RadiomicsLLM features")),
+            )
+        )
+        for node in (self.node, self.featuresNode):
+            node.SetNodeReferenceID(_VOLUME, volumeNode.GetID())
+            placeBeside(volumeNode, node)
 
     def write(self, results: Sequence[SegmentResult]) -> None:
         """Replace the rows."""
-        rows = [_cells(result) for result in results]
-        modified = self.node.StartModify()
-        self.node.RemoveAllColumns()
-        for name in COLUMNS:
-            column = vtk.vtkStringArray()
-            column.SetName(name)
-            for row in rows:
-                column.InsertNextValue(_oneLine(row.get(name, "")))
-            self.node.AddColumn(column)
-        self.node.EndModify(modified)
+        _fill(self.node, COLUMNS, [_cells(result) for result in results])
+        _fill(self.featuresNode, FEATURE_COLUMNS, [row for result in results for row in _featureRows(result)])
 
 
-def _tableOf(segmentationNode: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLTableNode | None:
-    for node in slicer.util.getNodesByClass("vtkMRMLTableNode"):
-        if node.GetNodeReferenceID(_SEGMENTATION) == segmentationNode.GetID():
-            return node
-    return None
-
-
-def _newTable(segmentationNode: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLTableNode:
-    name = _("{segmentation} RadiomicsLLM results").format(segmentation=segmentationNode.GetName())
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", name)
-    node.SetNodeReferenceID(_SEGMENTATION, segmentationNode.GetID())
-    return node
-
-
-def _placeBeside(volumeNode: slicer.vtkMRMLVolumeNode, tableNode: slicer.vtkMRMLTableNode) -> None:
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    volumeItem = hierarchy.GetItemByDataNode(volumeNode)
-    if volumeItem:
-        hierarchy.CreateItem(hierarchy.GetItemParent(volumeItem), tableNode)
+def _fill(node: slicer.vtkMRMLTableNode, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    modified = node.StartModify()
+    node.RemoveAllColumns()
+    for name in columns:
+        column = vtk.vtkStringArray()
+        column.SetName(name)
+        for row in rows:
+            column.InsertNextValue(_oneLine(row.get(name, "")))
+        node.AddColumn(column)
+    node.EndModify(modified)
 
 
 def _cells(result: SegmentResult) -> dict[str, str]:
@@ -79,16 +73,33 @@ def _cells(result: SegmentResult) -> dict[str, str]:
     prediction = result.prediction
     if prediction is None:
         return cells
+    band = prediction.band
     return cells | {
         "call": prediction.call,
         "probability": repr(prediction.probability),
         "cautions": " ".join(caution.text for caution in prediction.cautions),
         "threshold": repr(prediction.threshold),
+        "uncertain_from": repr(band.low) if band else "",
+        "uncertain_to": repr(band.high) if band else "",
         "prompt": prediction.prompt,
         "model": prediction.model.name,
         "model_sha256": prediction.model.sha256,
         "notice": prediction.notice,
     }
+
+
+def _featureRows(result: SegmentResult) -> Iterable[dict[str, str]]:
+    for share in result.prediction.features if result.prediction else ():
+        yield {
+            "segment": result.segmentName,
+            "segment_id": result.segmentId,
+            "feature": share.feature,
+            "name": share.name,
+            "value": repr(share.value),
+            "standardised": repr(share.standardised),
+            "training_percentile": repr(share.training_percentile),
+            "effect": "" if share.effect is None else repr(share.effect),
+        }
 
 
 def _oneLine(text: str) -> str:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import importlib
 import sys
+import tempfile
 import types
 import unittest
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import shiboken6
 import slicer
 import slicer.util
-from PySide6 import QtWidgets
+from PySide6 import QtCore, QtWidgets
 
 from slicer_harness import pythonqt, widgets
 
 _LOGICS = {
     "Colors": "vtkMRMLColorLogic",
+    "Plots": "vtkSlicerPlotsLogic",
     "Segmentations": "vtkSlicerSegmentationsModuleLogic",
     "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
     "Tables": "vtkSlicerTablesLogic",
@@ -29,6 +31,7 @@ class qSlicerApplication(QtWidgets.QApplication):
     """In testing mode, so that no dialog waits for a click."""
 
     applicationName = "Slicer"
+    startupCompleted = QtCore.Signal()
 
     def __init__(self) -> None:
         super().__init__(["Slicer"])
@@ -39,6 +42,9 @@ class qSlicerApplication(QtWidgets.QApplication):
 
     def testingEnabled(self) -> bool:
         return True
+
+    def startupEnvironment(self) -> QtCore.QProcessEnvironment:
+        return QtCore.QProcessEnvironment.systemEnvironment()
 
     def mrmlScene(self) -> Any:
         return slicer.mrmlScene
@@ -77,6 +83,8 @@ def load_module(path: Path) -> types.ModuleType:
     name = path.stem
     pythonqt.find_modules_below(path.parent)
     module = importlib.import_module(name)
+    if hasattr(slicer.modules, name.lower()):
+        return module
     parent = types.SimpleNamespace(name=name, path=str(path))
     setattr(slicer.modules, name.lower(), parent)
     getattr(module, name)(parent)
@@ -103,6 +111,16 @@ def close_module(widget: Any) -> None:
     shiboken6.delete(widget.parent)
 
 
+class SampleDataLogic:
+    """Keeps what was registered: the window with the thumbnails is Slicer's own."""
+
+    sources: ClassVar[list[dict[str, Any]]] = []
+
+    @classmethod
+    def registerCustomSampleDataSource(cls, **source: Any) -> None:
+        cls.sources.append(source)
+
+
 def _module(name: str, **content: Any) -> types.ModuleType:
     module = types.ModuleType(name)
     vars(module).update(content)
@@ -115,10 +133,29 @@ def _keep_hierarchy(*_arguments: Any) -> None:
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
 
 
+def _let_scenes_be_loaded(folder: str) -> None:
+    """The scene asks Slicer for a folder to unpack files in."""
+    logic = slicer.vtkMRMLRemoteIOLogic()
+    logic.GetCacheManager().SetRemoteCacheDirectory(folder)
+    logic.SetMRMLScene(slicer.mrmlScene)
+    logic.AddDataIOToScene()
+    slicer.app.remoteIOLogic = logic  # the scene keeps no reference of its own
+
+
+def _keep_settings_apart(folder: str) -> None:
+    """Settings end with the process, and are nobody's own."""
+    slicer.app.setOrganizationName("RadiomicsLLM tests")
+    QtCore.QSettings.setDefaultFormat(QtCore.QSettings.IniFormat)
+    QtCore.QSettings.setPath(QtCore.QSettings.IniFormat, QtCore.QSettings.UserScope, folder)
+
+
 def _start() -> None:
     sys.modules["qt"] = pythonqt.qt_module(QUiLoader=widgets.QUiLoader)
     _module("ctk", **widgets.CTK)
+    _module("SampleData", SampleDataLogic=SampleDataLogic)
     slicer.app = qSlicerApplication()
+    slicer.app.folder = tempfile.TemporaryDirectory()
+    _keep_settings_apart(slicer.app.folder.name)
     slicer.mrmlScene = slicer.vtkMRMLScene()
     slicer.modules = _module("slicer.modules")
     slicer.app.applicationLogic().SetMRMLScene(slicer.mrmlScene)
@@ -129,6 +166,7 @@ def _start() -> None:
         slicer.app.applicationLogic().SetModuleLogic(name, logic)
         setattr(slicer.modules, name.lower(), types.SimpleNamespace(name=name, logic=lambda logic=logic: logic))
     slicer.modules.colors.logic().AddDefaultColorNodes()
+    _let_scenes_be_loaded(slicer.app.folder.name)
     _keep_hierarchy()
     slicer.mrmlScene.AddObserver(slicer.mrmlScene.EndCloseEvent, _keep_hierarchy)
     slicer.i18n = _module("slicer.i18n", tr=lambda text: text, translate=lambda context, text: text)

@@ -107,7 +107,8 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
-        self._collapsed = False
+        self._collapsed = self._folding = False
+        self._wanted: dict[QtCore.QObject, bool] = {}
         self.setContentsMargins(0, self._HEADING, 0, 0)
         self.setSizePolicy(QtWidgets.QSizePolicy.Preferred, QtWidgets.QSizePolicy.Preferred)
         self.clicked.connect(lambda: self._collapse(not self._collapsed))
@@ -124,21 +125,46 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
     def _show_contents(self) -> None:
         for child in self.children():
             if child.isWidgetType():
-                child.setVisible(not self._collapsed)
+                self._fold(child)
         self.updateGeometry()
+
+    def _fold(self, child: Any) -> None:
+        """Hide, or show what its owner wants to be seen."""
+        self._folding = True
+        child.setVisible(not self._collapsed and self._wanted.get(child, True))
+        self._folding = False
 
     def childEvent(self, event: QtCore.QChildEvent) -> None:
         super().childEvent(event)
-        if event.type() == QtCore.QEvent.ChildPolished and self._collapsed and event.child().isWidgetType():
-            event.child().setVisible(False)
+        child = event.child()
+        if event.type() == QtCore.QEvent.ChildPolished and child.isWidgetType():
+            self._wanted.setdefault(
+                child, not child.testAttribute(QtCore.Qt.WA_WState_ExplicitShowHide) or not child.isHidden()
+            )
+            child.installEventFilter(self)
+            if self._collapsed:
+                self._fold(child)
+
+    def eventFilter(self, child: QtCore.QObject, event: QtCore.QEvent) -> bool:
+        """What the owner of a child shows or hides meanwhile counts when the section unfolds."""
+        kinds = {QtCore.QEvent.ShowToParent: True, QtCore.QEvent.HideToParent: False}
+        if event.type() in kinds and not self._folding:
+            self._wanted[child] = kinds[event.type()]
+            if self._collapsed:
+                self._fold(child)
+        return False
 
     def sizeHint(self) -> QtCore.QSize:
+        return self._size(QtWidgets.QLayout.totalSizeHint)
+
+    def minimumSizeHint(self) -> QtCore.QSize:
+        return self._size(QtWidgets.QLayout.totalMinimumSize)
+
+    def _size(self, of: Any) -> QtCore.QSize:
         heading = QtCore.QSize(120, self._HEADING)
         if self._collapsed or self.layout() is None:
             return heading
-        return self.layout().totalSizeHint().expandedTo(heading)
-
-    minimumSizeHint = sizeHint
+        return of(self.layout()).expandedTo(heading)
 
     def paintEvent(self, event: QtGui.QPaintEvent) -> None:
         painter = QtGui.QPainter(self)

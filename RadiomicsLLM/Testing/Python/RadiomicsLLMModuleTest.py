@@ -4,7 +4,7 @@ import unittest
 
 import numpy as np
 import slicer
-from RadiomicsLLMLib import ResultTable, SegmentedVolume, SegmentResult, visibleSegmentIds
+from RadiomicsLLMLib import SegmentedVolume, SegmentResult, readResults, visibleSegmentIds, writeResults
 
 
 class RadiomicsLLMModuleTest(unittest.TestCase):
@@ -44,8 +44,11 @@ class RadiomicsLLMModuleTest(unittest.TestCase):
         self.assertEqual(visibleSegmentIds(self.segmentation), ["other"])
 
     def test_failedSegmentsHaveRows(self):
-        table = ResultTable(self.volume, self.segmentation)
-        table.write([SegmentResult("block", "the block", problem="Too small."), SegmentResult("other", "the other")])
-        cells = [table.node.GetCellText(row, column) for row in range(2) for column in (0, 3)]
+        results = [SegmentResult("block", "the block", problem="Too small."), SegmentResult("other", "the other")]
+        for _ in range(2):
+            writeResults(self.volume, self.segmentation, results)
+        tables = slicer.util.getNodesByClass("vtkMRMLTableNode")
+        self.assertEqual(len(tables), 2)
+        cells = [tables[0].GetCellText(row, column) for row in range(2) for column in (0, 3)]
         self.assertEqual(cells, ["the block", "Too small.", "the other", ""])
-        self.assertIs(ResultTable(self.volume, self.segmentation).node, table.node)
+        self.assertEqual(readResults(self.segmentation), results)

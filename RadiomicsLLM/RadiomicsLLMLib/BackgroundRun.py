@@ -1,0 +1,89 @@
+"""Steps run beside the event loop, which stays free."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import qt
+
+from .Background import Background, Steps
+
+_INTERVAL = 20  # milliseconds between two looks at the thread
+_LENT = 0.005  # seconds: Slicer lets other threads run while Python waits, and hardly otherwise
+
+
+class BackgroundRun:
+    """Runs steps: each on a thread of its own, and what lies between them on the main thread.
+
+    PythonQt takes no signals from Python's threads, so a timer looks whether a step is done.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        *,
+        told: Callable[[str, float], None],
+        finished: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        """
+        Args:
+            told: called with what is happening now and how much is done, 0..1.
+            finished: called once, with what the steps return and None, or with None and why there is nothing: the
+                exception, or None where the run was cancelled.
+        """
+        self._steps = steps
+        self._told, self._finished = told, finished
+        self._thread: threading.Thread | None = None
+        self._outcome: tuple[Any, BaseException | None] = (None, None)
+        self._isCancelled = False
+        self._timer = qt.QTimer()
+        self._timer.setInterval(_INTERVAL)
+        self._timer.connect("timeout()", self._look)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._goOn(lambda: next(self._steps))
+
+    def cancel(self) -> None:
+        """End after the step that is under way, whose result is thrown away."""
+        self._isCancelled = True
+
+    def abandon(self) -> None:
+        """Never call anything again: whoever listened is gone. A step under way ends by itself."""
+        self._timer.stop()
+        self._steps.close()
+
+    def _look(self) -> None:
+        if self._thread is None:
+            return
+        self._thread.join(_LENT)
+        if self._thread.is_alive():
+            return
+        self._timer.stop()
+        if self._isCancelled:
+            self._steps.close()
+            self._finished(None, None)
+            return
+        answer, error = self._outcome
+        self._goOn(lambda: self._steps.throw(error) if error else self._steps.send(answer))
+
+    def _goOn(self, advance: Callable[[], Background]) -> None:
+        try:
+            step = advance()
+        except StopIteration as end:
+            self._finished(end.value, None)
+        except Exception as error:
+            self._finished(None, error)
+        else:
+            self._told(step.sentence, step.fraction)
+            self._thread = threading.Thread(target=self._work, args=(step,), name="RadiomicsLLM", daemon=True)
+            self._thread.start()
+            self._timer.start()
+
+    def _work(self, step: Background) -> None:
+        try:
+            self._outcome = step.function(), None
+        except Exception as error:
+            self._outcome = None, error

@@ -1,0 +1,257 @@
+"""What happens when the user clicks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from .BackendChoice import LOCAL, PROCESS, REMOTE, BackendChoice
+from .Background import Background, Steps
+from .BackgroundRun import BackgroundRun
+from .Consent import Consent
+from .FeaturePlot import plotFeatures
+from .ModelCardText import modelCardText
+from .ModelChoice import ModelChoice
+from .ResultPanel import ResultPanel
+from .SceneResults import readResults
+from .SegmentChoice import SegmentChoice
+from .SegmentedVolume import SegmentedVolume
+from .SegmentResult import SegmentResult
+from .SettingsChoice import SettingsChoice
+from .SetupSections import SetupSections
+from .ViewJump import jumpTo, showChart
+
+if TYPE_CHECKING:
+    from RadiomicsLLM import RadiomicsLLMLogic
+
+MODALITIES = (None, "MG", "US", "CT", "MR")
+"""In the order of the panel's list; None is automatic."""
+
+
+class Panel(VTKObservationMixin):
+    """The widgets of ``RadiomicsLLM.ui``, brought to life."""
+
+    def __init__(self, ui: Any, logic: RadiomicsLLMLogic) -> None:
+        """
+        Args:
+            ui: the widgets as attributes, by their names.
+        """
+        super().__init__()
+        self.ui, self.logic = ui, logic
+        self._run: BackgroundRun | None = None
+        self._whyCancelled = ""
+        self.results = ResultPanel(ui.resultsButton.layout(), onChosen=self._onResultChosen, onPlot=self._onPlot)
+        self.segments = SegmentChoice(ui.segmentsList, self._update)
+        self.models = ModelChoice(ui.modelSelector, ui.modelFolderLabel, ui.modelFolderEdit, self._onModelChanged)
+        self.settings = SettingsChoice(ui.settingsSelector, ui.settingsFileEdit, self._onInputChanged)
+        self.backends = BackendChoice(
+            ui.backendSelector, ui.remoteWidget, ui.addressEdit, ui.tokenEdit, logic.backends, self.refresh
+        )
+        self._sections = SetupSections(ui, starting=logic.backends[LOCAL].close, finished=self.refresh)
+        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onInputChanged)
+        ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentationChanged)
+        ui.modalitySelector.connect("currentIndexChanged(int)", self._onInputChanged)
+        ui.cardButton.connect("contentsCollapsed(bool)", self._showCard)
+        ui.connectButton.connect("clicked(bool)", self._onConnect)
+        ui.classifyButton.connect("clicked(bool)", self._onClassify)
+        self._showRunning(False)
+
+    @property
+    def isRunning(self) -> bool:
+        """Whether something goes on beside the event loop."""
+        return self._run is not None
+
+    @property
+    def isExamining(self) -> bool:
+        """Whether the doctor is still looking."""
+        return self._sections.isExamining
+
+    def refresh(self) -> None:
+        """Look again for packages and models: they may have been installed meanwhile."""
+        backend = self.backends.current()
+        self.models.offer(backend.modelNames(), ownFolder=backend is not self.logic.backends[REMOTE])
+        self._sections.refresh(inSlicer=backend is self.logic.backends[PROCESS])
+        self._showCard()
+        self._update()
+
+    def close(self) -> None:
+        """The panel's widgets are about to go."""
+        if self._run:
+            self._run.abandon()
+            self._run = None
+        self._sections.close()
+        self.removeObservers()
+
+    # ----------------------------------------------------------------------------------------------- what was chosen
+
+    def _onSegmentationChanged(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None) -> None:
+        self.removeObservers()
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosing)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._showKept)
+        if segmentationNode:
+            # The node passes the segmentation's events on when its display knows the segment too.
+            events = slicer.vtkSegmentation
+            for event in (events.SegmentAdded, events.SegmentRemoved, events.SegmentModified):
+                self.addObserver(segmentationNode, event, self._update)
+            self.addObserver(segmentationNode, segmentationNode.DisplayModifiedEvent, self._update)
+            self.addObserver(segmentationNode, events.SourceRepresentationModified, self._onInputChanged)
+        self._onInputChanged()
+        self._showKept()
+
+    def _showKept(self, *_arguments: object) -> None:
+        """What an earlier run found of this segmentation, also one of another session."""
+        segmentationNode = self.ui.segmentationSelector.currentNode()
+        if segmentationNode and not self.isRunning:
+            self.results.show(readResults(segmentationNode))
+
+    def _onInputChanged(self, *_arguments: object) -> None:
+        """What is shown belongs to other inputs now; the scene keeps it."""
+        self.results.clear()
+        self._update()
+
+    def _onModelChanged(self, *_arguments: object) -> None:
+        self._showCard()
+        self._onInputChanged()
+
+    def _update(self, *_arguments: object) -> None:
+        self.segments.show(self.ui.segmentationSelector.currentNode())
+        if self.isRunning:
+            return
+        backend = self.backends.current()
+        obstacle = backend.problem() or self._obstacle()
+        self.ui.connectButton.enabled = bool(self.ui.addressEdit.text and self.ui.tokenEdit.text)
+        self.ui.classifyButton.enabled = not obstacle
+        self.ui.classifyButton.toolTip = obstacle or _("Classify every ticked segment.")
+        self._say(backend.problem())
+
+    def _obstacle(self) -> str:
+        """What is still to be chosen before Classify can be clicked; empty where nothing is."""
+        if not self.ui.volumeSelector.currentNode():
+            return _("Choose the volume that shows the lesions.")
+        if not self.ui.segmentationSelector.currentNode():
+            return _("Choose the segmentation that marks the lesions.")
+        if not self.segments.current():
+            return _("Draw a segment, or tick one.")
+        if not self.models.current():
+            return _("Choose the folder of your model.")
+        return self.settings.obstacle()
+
+    def _showCard(self, *_arguments: object) -> None:
+        if self.ui.cardButton.collapsed or not self.models.current():
+            return
+        from radllm_backend import RadllmError
+
+        try:
+            self.ui.cardLabel.text = modelCardText(self.backends.current().card(self.models.current()))
+        except RadllmError as error:
+            self.ui.cardLabel.text = str(error)
+
+    def _say(self, sentence: str) -> None:
+        self.ui.statusLabel.text = sentence
+        self.ui.statusLabel.visible = bool(sentence)
+
+    # ------------------------------------------------------------------------------------------------------- running
+
+    def _onClassify(self, *_arguments: object) -> None:
+        if self.isRunning:
+            self._cancel(_("Cancelled: nothing was classified."))
+            return
+        backend = self.backends.current()
+        consent = Consent(self.ui.addressEdit.text.strip()) if backend.leavesComputer else None
+        source = SegmentedVolume(
+            self.ui.volumeSelector.currentNode(),
+            self.ui.segmentationSelector.currentNode(),
+            MODALITIES[self.ui.modalitySelector.currentIndex],
+        )
+        steps = self.logic.steps(
+            source,
+            self.segments.current(),
+            self.models.current(),
+            settings=self.settings.current(),
+            backend=backend,
+            approve=consent.ask if consent else None,
+        )
+        self.results.clear()
+        self._begin(steps, lambda results: self._show(source, results))
+
+    def _show(self, source: SegmentedVolume, results: list[SegmentResult]) -> None:
+        if source.isInScene():
+            self.results.show(results)
+        else:
+            self._say(
+                _("The volume or the segmentation was removed meanwhile: there is nothing to show the results on.")
+            )
+
+    def _onConnect(self, *_arguments: object) -> None:
+        backend = self.logic.backends[REMOTE]
+        self.backends.current()
+
+        def steps() -> Steps:
+            return (yield Background(_("Asking the server for its models"), backend.connect))
+
+        self._begin(steps(), lambda _names: self.refresh())
+
+    def _begin(self, steps: Steps, show: Callable[[Any], None]) -> None:
+        def finished(answer: Any, error: BaseException | None) -> None:
+            self._run = None
+            self._showRunning(False)
+            self._update()
+            if answer is not None:
+                show(answer)
+            elif error is not None:
+                self._sayError(error)
+            else:
+                self._say(self._whyCancelled)
+
+        self._run = BackgroundRun(steps, told=self._tell, finished=finished)
+        self._showRunning(True)
+        self._run.start()
+
+    def _cancel(self, sentence: str) -> None:
+        if self._run:
+            self._whyCancelled = sentence
+            self._run.cancel()
+            self.backends.current().cancel()
+            self.ui.classifyButton.enabled = False
+            self._say(_("Cancelling…"))
+
+    def _tell(self, sentence: str, fraction: float) -> None:
+        self.ui.progressBar.value = round(100 * fraction)
+        if self.ui.classifyButton.enabled:
+            self._say(sentence + "…")
+
+    def _sayError(self, error: BaseException) -> None:
+        from radllm_backend import RadllmError
+
+        if isinstance(error, RadllmError):
+            self._say(str(error))
+            return
+        logging.error("RadiomicsLLM could not finish.", exc_info=error)
+        self._say(_("Unexpected: {error}. Please report it with Slicer's error log.").format(error=error))
+
+    def _showRunning(self, running: bool) -> None:
+        for section in (self.ui.lesionsButton, self.ui.modelButton, self.ui.backendButton):
+            section.enabled = not running
+        self.ui.progressBar.visible = running
+        self.ui.progressBar.value = 0
+        self.ui.classifyButton.text = _("Cancel") if running else _("Classify")
+        if running:
+            self.ui.classifyButton.enabled = True
+            self.ui.classifyButton.toolTip = _("Stop; the scene stays as it is.")
+
+    def _onSceneClosing(self, *_arguments: object) -> None:
+        self._cancel(_("The scene was closed: nothing was classified."))
+
+    # ------------------------------------------------------------------------------------------------------- results
+
+    def _onResultChosen(self, result: SegmentResult) -> None:
+        jumpTo(self.ui.segmentationSelector.currentNode(), result.segmentId)
+
+    def _onPlot(self, result: SegmentResult) -> None:
+        nodes = self.ui.volumeSelector.currentNode(), self.ui.segmentationSelector.currentNode()
+        showChart(plotFeatures(*nodes, result))

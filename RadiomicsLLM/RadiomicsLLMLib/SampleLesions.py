@@ -1,0 +1,55 @@
+"""Synthetic lesions in Slicer's Sample Data module, so that a new user sees a result after three clicks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+_SPACING = 0.08  # millimetres, as in Resources/SampleLesions/README.md
+NAME = "BreastUltrasoundPhantom"
+
+
+def registerSampleLesions(thumbnail: Path) -> None:
+    """Offer them in the category of this module.
+
+    Args:
+        thumbnail: a picture for the button.
+    """
+    import SampleData
+
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="RadiomicsLLM",
+        sampleName=NAME,
+        thumbnailFileName=str(thumbnail),
+        uris=None,
+        fileNames=None,
+        nodeNames=[NAME],
+        customDownloader=lambda _source: loadSampleLesions(),
+    )
+
+
+def loadSampleLesions() -> list[Any]:
+    """A picture with a smooth and a spiculated lesion, and their segmentation; both are synthetic and no patient's."""
+    from radllm_backend.datasets.phantoms import KINDS, make_phantom
+
+    phantoms = [make_phantom(kind) for kind in KINDS]
+    picture = np.hstack([phantom.image for phantom in phantoms])
+    ijkToRas = np.diag([-_SPACING, -_SPACING, 1, 1])
+    volumeNode = slicer.util.addVolumeFromArray(picture[np.newaxis], ijkToRas, _("Ultrasound (synthetic)"))
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    modality = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
+    hierarchy.SetItemAttribute(hierarchy.CreateItem(hierarchy.GetSceneItemID(), volumeNode), modality, "US")
+    segmentationNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", _("Lesions (synthetic)"))
+    segmentationNode.CreateDefaultDisplayNodes()
+    segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    width = phantoms[0].image.shape[1]
+    for number, phantom in enumerate(phantoms):
+        mask = np.zeros(picture.shape, dtype=np.uint8)
+        mask[:, number * width : (number + 1) * width] = phantom.mask > 0
+        segmentationNode.GetSegmentation().AddEmptySegment(phantom.kind, phantom.kind.capitalize())
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask[np.newaxis], segmentationNode, phantom.kind, volumeNode)
+    return [volumeNode, segmentationNode]

@@ -1,0 +1,57 @@
+"""Which segments of a segmentation are classified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import qt
+import slicer
+
+from .SegmentedVolume import visibleSegmentIds
+
+_MOST_ROWS_SHOWN, _FRAME = 6, 6
+
+
+class SegmentChoice:
+    """A list of the segments with a box each; the boxes follow the eyes of the segments until the user clicks one."""
+
+    def __init__(self, listWidget: qt.QListWidget, changed: Callable[[], None]) -> None:
+        """
+        Args:
+            changed: called when the user chooses other segments.
+        """
+        self._list, self._changed = listWidget, changed
+        self._segmentationNode: slicer.vtkMRMLSegmentationNode | None = None
+        self._byHand: dict[str, bool] = {}
+        listWidget.connect("itemChanged(QListWidgetItem*)", self._onItemChanged)
+
+    def show(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None) -> None:
+        """List the segments of a segmentation, or of none; what was chosen by hand stays so for the same one."""
+        if segmentationNode is not self._segmentationNode:
+            self._segmentationNode, self._byHand = segmentationNode, {}
+        self._list.blockSignals(True)
+        self._list.clear()
+        if segmentationNode:
+            self._fill(segmentationNode)
+        self._list.blockSignals(False)
+        self._list.setFixedHeight(_FRAME + self._list.sizeHintForRow(0) * min(_MOST_ROWS_SHOWN, self._list.count))
+        self._list.setVisible(self._list.count > 0)
+
+    def current(self) -> list[str]:
+        """IDs of the chosen segments, in the segmentation's order."""
+        items = (self._list.item(row) for row in range(self._list.count))
+        return [item.data(qt.Qt.UserRole) for item in items if item.checkState() == qt.Qt.Checked]
+
+    def _fill(self, segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
+        visible: Sequence[str] = visibleSegmentIds(segmentationNode)
+        segmentation = segmentationNode.GetSegmentation()
+        for segmentId in segmentation.GetSegmentIDs():
+            item = qt.QListWidgetItem(segmentation.GetSegment(segmentId).GetName())
+            item.setData(qt.Qt.UserRole, segmentId)
+            chosen = self._byHand.get(segmentId, segmentId in visible)
+            item.setCheckState(qt.Qt.Checked if chosen else qt.Qt.Unchecked)
+            self._list.addItem(item)
+
+    def _onItemChanged(self, item: qt.QListWidgetItem) -> None:
+        self._byHand[item.data(qt.Qt.UserRole)] = item.checkState() == qt.Qt.Checked
+        self._changed()

@@ -1,0 +1,216 @@
+"""What the tests of the Slicer module share: a scene to look at, and clicks on the panel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+WHY = "the Slicer module is tested where slicer-core and PySide6-Essentials are installed"
+slicer = pytest.importorskip("slicer", reason=WHY, exc_type=ImportError)
+pytest.importorskip("PySide6", reason=WHY, exc_type=ImportError)
+pytest.importorskip("radiomics")
+
+import vtk
+from PySide6.QtCore import QSettings, Qt
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QLabel
+from slicer_harness import close_module, load_module, open_module, slot_errors, stray_attributes
+
+from radllm_backend import Lesion, extract
+from radllm_backend.datasets.phantoms import KINDS, make_phantom
+from radllm_backend.feature_table import write_table
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULE = ROOT / "RadiomicsLLM" / "RadiomicsLLM.py"
+RadiomicsLLM = load_module(MODULE)
+
+from RadiomicsLLMLib import LocalServerBackend
+from RadiomicsLLMLib.BackendPython import GivenPython
+
+SPACING = 0.08
+OVAL, SPICULATED = (make_phantom(kind, size=(160, 180)) for kind in KINDS)
+PICTURE = np.hstack([OVAL.image, SPICULATED.image])
+MASKS = {
+    "oval": np.hstack([OVAL.mask > 0, np.zeros_like(SPICULATED.mask, dtype=bool)]),
+    "spiculated": np.hstack([np.zeros_like(OVAL.mask, dtype=bool), SPICULATED.mask > 0]),
+}
+_PATIENCE = 180  # seconds: a server's start included, on a busy machine
+
+
+class SharedServer(LocalServerBackend):
+    """One server for all tests of a process: it ends with the process, and not with a panel."""
+
+    def close(self) -> None:
+        pass
+
+
+def shared_server(python: str) -> Iterator[SharedServer]:
+    """One that runs in a Python with the backend's packages."""
+    server = SharedServer(GivenPython(python))
+    yield server
+    LocalServerBackend.close(server)
+
+
+def opened_panel(server: LocalServerBackend) -> Iterator[Any]:
+    """The module's widget on an empty scene. However a test ends, no slot raised and no property was misspelt."""
+    slicer.mrmlScene.Clear()
+    QSettings().clear()
+    slot_errors.clear()
+    widget = open_module(RadiomicsLLM)
+    widget.logic.backends["local"] = server
+    widget.enter()
+    yield widget
+    slicer.app.processEvents()
+    errors, strays = list(slot_errors), stray_attributes(widget.parent)
+    slot_errors.clear()
+    close_module(widget)
+    assert errors == []
+    assert strays == []
+
+
+# --- the scene ------------------------------------------------------------------------------------------------------
+
+
+def add_volume(array: np.ndarray = PICTURE, spacing: float = SPACING, **more: Any) -> Any:
+    """A picture as Slicer has it: a volume of one slice."""
+    return slicer.util.addVolumeFromArray(array[np.newaxis], np.diag([spacing, spacing, 1, 1]), "scan", **more)
+
+
+def add_segmentation(volume: Any, masks: dict[str, np.ndarray] = MASKS) -> Any:
+    """One segment a mask, with the mask's key as its ID and 'the ...' as its name."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "lesions")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    for segment, mask in masks.items():
+        node.GetSegmentation().AddEmptySegment(segment, f"the {segment}")
+        if mask.any():
+            voxels = mask.astype(np.uint8).reshape(slicer.util.arrayFromVolume(volume).shape[:3])
+            slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, segment, volume)
+    return node
+
+
+def write_volume_table(path: Path) -> None:
+    """Features of nodules in noise: the bright ones are malignant."""
+    rows = []
+    random = np.random.default_rng(0)
+    for number in range(16):
+        mask = ball((16, 24, 24), (8, 12, 12), 5 + number % 3)
+        voxels = random.normal(100, 10, mask.shape) + 40 * (number % 2) * mask
+        image, segment = sitk.GetImageFromArray(voxels), sitk.GetImageFromArray(mask.astype(np.uint8))
+        features = extract(Lesion.from_images(image, segment, modality="CT"), "ct")
+        label = ("benign", "malignant")[number % 2]
+        rows.append(({"lesion": f"nodule{number}", "label": label, "patient": f"patient{number}"}, features))
+    write_table(path, rows)
+
+
+def node_ids() -> set[str]:
+    return {slicer.mrmlScene.GetNthNode(index).GetID() for index in range(slicer.mrmlScene.GetNumberOfNodes())}
+
+
+def tables(role: str = "results") -> list[Any]:
+    """The module's table nodes of a role."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLTableNode")
+    return [node for node in nodes if node.GetAttribute("RadiomicsLLM.role") == role]
+
+
+def rows(table: Any) -> list[dict[str, str]]:
+    names = [table.GetColumnName(column) for column in range(table.GetNumberOfColumns())]
+    return [
+        {name: table.GetCellText(row, column) for column, name in enumerate(names)}
+        for row in range(table.GetNumberOfRows())
+    ]
+
+
+def probabilities() -> list[float]:
+    """Of the results in the scene."""
+    return [float(row["probability"]) for row in rows(tables()[0])]
+
+
+def rotated(spacing: tuple[float, float, float], origin: tuple[float, float, float]) -> np.ndarray:
+    """An oblique IJK-to-RAS matrix."""
+    matrix = np.eye(4)
+    transform = vtk.vtkTransform()
+    transform.RotateX(20)
+    transform.RotateZ(-35)
+    transform.RotateY(10)
+    matrix[:3, :3] = slicer.util.arrayFromVTKMatrix(transform.GetMatrix())[:3, :3] @ np.diag(spacing)
+    matrix[:3, 3] = origin
+    return matrix
+
+
+def ball(shape: tuple[int, int, int], centre: tuple[int, int, int], radius: float) -> np.ndarray:
+    return np.linalg.norm(np.indices(shape) - np.reshape(centre, (3, 1, 1, 1)), axis=0) < radius
+
+
+def python(code: str, *arguments: str) -> str:
+    """What code prints in a process of its own."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "Testing"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+# --- the panel ------------------------------------------------------------------------------------------------------
+
+
+def choose_backend(panel: Any, key: str) -> None:
+    """``process``, ``local`` or ``remote``."""
+    panel.ui.backendSelector.currentIndex = panel.ui.backendSelector.findData(key)
+
+
+def choose_own_model(panel: Any, folder: Path | str) -> None:
+    panel.ui.modelSelector.currentIndex = panel.ui.modelSelector.findData("")
+    panel.ui.modelFolderEdit.currentPath = str(folder)
+
+
+def choose_modality(panel: Any, modality: str) -> None:
+    panel.ui.modalitySelector.currentIndex = panel.ui.modalitySelector.findText(f"({modality})", Qt.MatchContains)
+
+
+def begin(panel: Any) -> None:
+    """A click on Classify, which returns at once."""
+    assert panel.ui.classifyButton.enabled, panel.ui.classifyButton.toolTip
+    assert panel.ui.classifyButton.text == "Classify"
+    QTest.mouseClick(panel.ui.classifyButton, Qt.LeftButton)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Let the event loop run until a condition holds."""
+    until = time.monotonic() + _PATIENCE
+    while not condition():
+        assert time.monotonic() < until, "it takes too long"
+        slicer.app.processEvents()
+        time.sleep(0.002)
+    slicer.app.processEvents()
+
+
+def finish(panel: Any) -> None:
+    """Let the event loop run until nothing goes on any more."""
+    wait_until(lambda: not panel.panel.isRunning)
+
+
+def classify(panel: Any) -> None:
+    """A click on Classify, and all that follows."""
+    begin(panel)
+    finish(panel)
+
+
+def labels(panel: Any, name: str) -> list[str]:
+    """The texts of a kind of label on the card that is shown."""
+    return [label.text for label in panel.ui.resultsButton.findChildren(QLabel, name)]
+
+
+def shown(panel: Any) -> list[tuple[str, ...]]:
+    """The rows of the panel's own table."""
+    table = panel.panel.results.table
+    return [tuple(table.item(row, column).text() for column in range(3)) for row in range(table.rowCount)]
