@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from radllm_backend.bundle import ADAPTER, CARD, find_bundle, read_bundle, shipped_models, write_bundle
+from radllm_backend.bundle import ADAPTER, CARD, find_bundle, read_bundle, write_bundle
 from radllm_backend.errors import RadllmError
+from radllm_backend.shipped import shipped_models
 
 
 @pytest.fixture

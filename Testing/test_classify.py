@@ -18,10 +18,11 @@ pytest.importorskip("torch")
 pytest.importorskip("radiomics")
 
 from radllm_backend import Features, Lesion, Model, extract
-from radllm_backend.bundle import read_bundle, shipped_models
+from radllm_backend.bundle import read_bundle
 from radllm_backend.extraction import load_settings
 from radllm_backend.feature_table import read_table
 from radllm_backend.prediction import RESEARCH_USE_ONLY, Prediction
+from radllm_backend.shipped import shipped_models
 
 ROOT = Path(__file__).resolve().parents[1]
 BREAST_US = ROOT.parent / "shared" / "data" / "breast-us"

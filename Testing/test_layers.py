@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "radllm_backend"
 FILES = """
-    errors processes safe_files features feature_names descriptors knowledge prediction dicom_files image_files
+    errors processes safe_files features feature_names shipped descriptors knowledge prediction dicom_files image_files
     imaging extraction feature_table cohort selection prompt prompt_writer model_cache fetching base_models
     estimates calibration calibrating conformal protocol connection client local_server metrics stability scorecard
     heads classical fusion explanation bundle cautions llm model exporting vllm_engine micro_batches served_models

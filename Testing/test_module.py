@@ -138,10 +138,10 @@ def test_the_modality_is_the_user_s_or_else_dicom_s(panel: Any) -> None:
 def test_the_module_s_own_test_passes(
     panel: Any, self_contained_model: Path, backend_python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from radllm_backend import bundle
+    from radllm_backend import shipped
 
     monkeypatch.setenv("RADLLM_BACKEND_PYTHON", backend_python)
-    monkeypatch.setattr(bundle, "shipped_models", lambda **_: [str(self_contained_model)])
+    monkeypatch.setattr(shipped, "shipped_models", lambda **_: [str(self_contained_model)])
     RadiomicsLLM.RadiomicsLLMTest().runTest()
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from command_line import radllm, succeed
 
-from radllm_backend.bundle import read_bundle, shipped_models
+from radllm_backend.bundle import read_bundle
+from radllm_backend.shipped import shipped_models
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -15,10 +15,10 @@ pytest.importorskip("uvicorn")
 from server_helpers import ask, lesions, start
 
 from radllm_backend import Model
-from radllm_backend.bundle import shipped_models
 from radllm_backend.client import Client
 from radllm_backend.local_server import LocalServer
 from radllm_backend.model_cache import cache_folder
+from radllm_backend.shipped import shipped_models
 
 TOKEN = "0123456789abcdef" * 3
 

@@ -27,16 +27,15 @@ from radllm_backend.features import SHA256, Record
 from radllm_backend.heads import HeadReference
 from radllm_backend.prompt import TEMPLATE_VERSION, PromptStyle, PromptTemplate
 from radllm_backend.safe_files import CODE_SUFFIXES, PICKLE_SUFFIXES, check_safetensors, read_json, sha256_of
+from radllm_backend.shipped import CARD, SHIPPED, shipped_models
 
 SCHEMA_VERSION: Final = 2
 READABLE_VERSIONS = (1, SCHEMA_VERSION)
 """Version 1 was always a LoRA head that reads features, without a conformal reference."""
-CARD = "model.json"
 ADAPTER = "adapter.safetensors"
 QUANTILES = 101
 """Training quantiles kept of each feature: the 0th to the 100th percentile."""
 
-_SHIPPED = Path(__file__).parent / "classifiers"
 _SUFFIXES = {".json", ".safetensors", ".skops", ".csv", ".md"}
 
 
@@ -226,21 +225,11 @@ class Bundle:
     sha256: str
 
 
-def shipped_models(*, of_images: bool = False) -> list[str]:
-    """Names of the models that come with the package.
-
-    Args:
-        of_images: only those that read features of an image, and not the radiologist's descriptors alone.
-    """
-    cards = sorted(_SHIPPED.glob(f"*/{CARD}"))
-    return [path.parent.name for path in cards if not of_images or read_json(path).get("settings") is not None]
-
-
 def find_bundle(name_or_folder: str | Path) -> Path:
     """The folder of a shipped model or of the user's own; RadllmError where there is none."""
     text = str(name_or_folder)
     if text in shipped_models():
-        return _SHIPPED / text
+        return SHIPPED / text
     folder = Path(text)
     if not folder.is_dir():
         known = ", ".join(shipped_models()) or "none"

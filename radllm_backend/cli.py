@@ -228,7 +228,8 @@ def doctor() -> None:
 def list_models() -> None:
     """The classifiers that are shipped, and the base models that are known or installed."""
     from radllm_backend.base_models import listing
-    from radllm_backend.bundle import read_bundle, shipped_models
+    from radllm_backend.bundle import read_bundle
+    from radllm_backend.shipped import shipped_models
 
     typer.echo("Classifiers")
     for name in shipped_models():

@@ -12,8 +12,9 @@ from importlib.util import find_spec
 
 from radllm_backend import __version__
 from radllm_backend.base_models import cache_folder, locate
-from radllm_backend.bundle import read_bundle, shipped_models
+from radllm_backend.bundle import read_bundle
 from radllm_backend.errors import RadllmError
+from radllm_backend.shipped import shipped_models
 
 _INSTALL_LLM = "pip install 'radllm-backend[llm]'"
 _INSTALL_TRAINING = "pip install 'radllm-backend[training]'"

@@ -34,7 +34,7 @@ class InProcessBackend:
         """The models of images that come with the extension; none while something is missing."""
         if self.problem():
             return []
-        from radllm_backend.bundle import shipped_models
+        from radllm_backend.shipped import shipped_models
 
         return shipped_models(of_images=True)
 

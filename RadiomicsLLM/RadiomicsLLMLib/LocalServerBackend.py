@@ -45,7 +45,7 @@ class LocalServerBackend(ServerBackend):
         """The models of images that come with the extension: the server reads the same files."""
         if self.problem():
             return []
-        from radllm_backend.bundle import shipped_models
+        from radllm_backend.shipped import shipped_models
 
         return shipped_models(of_images=True)
 
