@@ -36,6 +36,9 @@ BaseOption = Annotated[str | None, typer.Option(help="Base model: a name, a pull
 DescriptorOption = Annotated[
     list[str] | None, typer.Option("--descriptor", help="What the radiologist sees: mass_shape=oval; repeatable.")
 ]
+ShapleyOption = Annotated[
+    bool, typer.Option("--shapley", help="Effects that add up (Shapley values): up to 512 prompts a lesion.")
+]
 ConfidenceOption = Annotated[float, typer.Option(help="Of the uncertain band, 0.5 to 0.99: the higher, the wider.")]
 
 
@@ -93,6 +96,7 @@ def classify(
     base_model: BaseOption = None,
     descriptor: DescriptorOption = None,
     confidence: ConfidenceOption = 0.8,
+    shapley: ShapleyOption = False,
 ) -> None:
     """Classify a segmented lesion: prediction.json, features.csv and report.html."""
     from radllm_backend.conformal import check_confidence
@@ -116,7 +120,7 @@ def classify(
         folders = [output]
     extracted = [extract(lesion, chosen.settings) for lesion in lesions]
     features = [row.model_copy(update={"descriptors": descriptors}) for row in extracted]
-    predictions = [chosen.predict(row, confidence=confidence) for row in features]
+    predictions = [chosen.predict(row, confidence=confidence, shapley=shapley) for row in features]
     for folder, prediction, row, lesion in zip(folders, predictions, features, lesions, strict=True):
         write_reports(folder, prediction, row, lesion)
         show_prediction(prediction, folder / "report.html", lesion.segment if every else "")
@@ -131,6 +135,7 @@ def describe(
     ),
     base_model: BaseOption = None,
     confidence: ConfidenceOption = 0.8,
+    shapley: ShapleyOption = False,
 ) -> None:
     """Classify a lesion by the radiologist's descriptors alone: prediction.json, features.csv and report.html."""
     from radllm_backend.conformal import check_confidence
@@ -143,7 +148,7 @@ def describe(
     check_output_folder(output)
     check_confidence(confidence)
     features = Features(values={}, descriptors=parse_descriptors(descriptors))
-    prediction = Model.load(model, base_model).predict(features, confidence=confidence)
+    prediction = Model.load(model, base_model).predict(features, confidence=confidence, shapley=shapley)
     write_reports(output, prediction, features)
     show_prediction(prediction, output / "report.html")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +21,26 @@ from radllm_backend.conformal import DEFAULT_CONFIDENCE, band, check_confidence
 from radllm_backend.descriptors import canonical, indicators
 from radllm_backend.descriptors import display_name as descriptor_name
 from radllm_backend.errors import RadllmError
-from radllm_backend.explanation import occlusion_effects
+from radllm_backend.explanation import occlusion_effects, shapley_shares
 from radllm_backend.extraction import Settings
 from radllm_backend.feature_names import display_name
 from radllm_backend.features import Features
 from radllm_backend.heads import Head, Pooling, read_head
-from radllm_backend.prediction import Band, CallWord, Caution, DescriptorShare, FeatureShare, ModelIdentity, Prediction
+from radllm_backend.prediction import (
+    Additive,
+    Band,
+    CallWord,
+    Caution,
+    DescriptorShare,
+    FeatureShare,
+    ModelIdentity,
+    Prediction,
+)
 
 if TYPE_CHECKING:
     from radllm_backend.llm import Progress, PromptReader
 
+Share = TypeVar("Share", FeatureShare, DescriptorShare)
 _VERSIONED = ("torch", "transformers")
 
 
@@ -72,18 +82,22 @@ class Model:
     def name(self) -> str:
         return self.card.name
 
-    def predict(self, features: Features, *, confidence: float = DEFAULT_CONFIDENCE) -> Prediction:
+    def predict(
+        self, features: Features, *, confidence: float = DEFAULT_CONFIDENCE, shapley: bool = False
+    ) -> Prediction:
         """The prediction of one lesion with the effect of each feature.
 
         Args:
             confidence: of the uncertain band, 0.5..0.99 (`conformal.band`): the higher, the wider. A model without a
                 conformal reference has no band, and calls no lesion uncertain.
+            shapley: effects that add up (`explanation.shapley_shares`), at the cost of up to 512 scores.
 
         Raises:
             RadllmError: a feature of the model is missing or undefined, the base model is not there, or there is no
                 such confidence.
         """
-        return self.predict_many([features], explain=True, confidence=confidence)[0]
+        prediction = self.predict_many([features], explain=not shapley, confidence=confidence)[0]
+        return self._with_shares(prediction, self._read(features)) if shapley else prediction
 
     def predict_many(
         self,
@@ -257,6 +271,23 @@ class Model:
             versions=_versions(),
         )
 
+    def _with_shares(self, prediction: Prediction, reading: _Reading) -> Prediction:
+        calibration = self.card.calibration
+        found = shapley_shares(reading.standardised, reading.descriptors, self._score_variants)
+        effects = [calibration.slope * effect for effect in found.effects]
+        count = len(prediction.features)
+        return prediction.model_copy(
+            update={
+                "features": _moved(prediction.features, effects[:count]),
+                "descriptors": _moved(prediction.descriptors, effects[count:]),
+                "additive": Additive(
+                    baseline=calibration.slope * found.baseline + calibration.intercept,
+                    baseline_probability=calibration.probability(found.baseline),
+                    error=abs(calibration.slope) * max(found.errors, default=0.0),
+                ),
+            }
+        )
+
     @staticmethod
     def _share(summary: FeatureSummary, value: float, standardised: float, effect: float | None) -> FeatureShare:
         below, not_above = bisect_left(summary.quantiles, value), bisect_right(summary.quantiles, value)
@@ -285,6 +316,10 @@ class Model:
             auc=own.auc if own else None,
             auc_interval=own.auc_interval if own else None,
         )
+
+
+def _moved(shares: Sequence[Share], effects: Sequence[float]) -> list[Share]:
+    return [share.model_copy(update={"effect": effect}) for share, effect in zip(shares, effects, strict=True)]
 
 
 @cache

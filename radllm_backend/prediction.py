@@ -65,6 +65,16 @@ class ModelIdentity(Record):
     """Its 95% interval."""
 
 
+class Additive(Record):
+    """The effects are Shapley values: with the log-odds of the baseline they add up to the lesion's."""
+
+    baseline: float
+    """Calibrated log-odds with every feature at the training mean and no descriptor given."""
+    baseline_probability: float = Field(ge=0, le=1)
+    error: float
+    """Largest standard error of an effect; 0 where every coalition of features was scored."""
+
+
 class Band(Record):
     """The calibrated probabilities, edges included, at which a model calls a lesion uncertain."""
 
@@ -111,6 +121,8 @@ class Prediction(Record):
     """In the order of the prompt."""
     descriptors: list[DescriptorShare] = Field([])
     """In the order of the prompt, after the features."""
+    additive: Additive | None = None
+    """None where each effect is of one feature put back alone: those do not add up."""
     cautions: list[Caution]
     prompt: str
     model: ModelIdentity
