@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -58,13 +59,15 @@ def demo() -> int:
 
 def test(arguments: list[str]) -> int:
     """Formatting, lint, types, and the test suite; with no arguments also the Slicer module in a second Python."""
-    install(TEST_EXTRAS)
-    python("-m", "ruff", "format", "--check", ".")
-    python("-m", "ruff", "check", ".")
-    python("-m", "mypy")
-    status = pytest(PYTHON, arguments)
-    if arguments or not install_slicer():
-        return status
+    with ThreadPoolExecutor(1) as beside:
+        slicer = None if arguments else beside.submit(install_slicer)
+        install(TEST_EXTRAS)
+        python("-m", "ruff", "format", "--check", ".")
+        python("-m", "ruff", "check", ".")
+        python("-m", "mypy")
+        status = pytest(PYTHON, arguments)
+        if slicer is None or not slicer.result():
+            return status
     print("The Slicer module in Python 3.12, with Slicer's packages and without torch:", flush=True)
     files = [str(path) for path in sorted((ROOT / "Testing").glob("test_module*.py"))]
     return pytest(SLICER_PYTHON, files, RADLLM_BACKEND_PYTHON=str(PYTHON), PYTHONPATH=str(ROOT)) or status
