@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from radllm_backend import __version__, cli_datasets, cli_reproduce, cli_server, cli_studies
 from radllm_backend.cli_support import check_output_file, check_output_folder, counting
 from radllm_backend.errors import RadllmError
+
+if TYPE_CHECKING:
+    from radllm_backend.imaging import Lesion
+    from radllm_backend.prediction import Prediction
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 models_app = typer.Typer(help="Base models: the LLaMA-family weights under the classifiers.")
@@ -97,6 +102,9 @@ def classify(
     descriptor: DescriptorOption = None,
     confidence: ConfidenceOption = 0.8,
     shapley: ShapleyOption = False,
+    dicom: Annotated[
+        bool, typer.Option("--dicom", help="Also segmentation.dcm and report.dcm, for an image from DICOM.")
+    ] = False,
 ) -> None:
     """Classify a segmented lesion: prediction.json, features.csv and report.html."""
     from radllm_backend.conformal import check_confidence
@@ -110,6 +118,7 @@ def classify(
     check_output_folder(output)
     check_confidence(confidence)
     descriptors = parse_descriptors(descriptor or [])
+    write_dicom = _dicom_writer(image, series) if dicom else None
     chosen = Model.load(model, base_model)
     reading = _reading(spacing, modality, resample, series)
     if every:
@@ -123,7 +132,18 @@ def classify(
     predictions = [chosen.predict(row, confidence=confidence, shapley=shapley) for row in features]
     for folder, prediction, row, lesion in zip(folders, predictions, features, lesions, strict=True):
         write_reports(folder, prediction, row, lesion)
+        if write_dicom:
+            write_dicom(folder, lesion, prediction)
         show_prediction(prediction, folder / "report.html", lesion.segment if every else "")
+
+
+def _dicom_writer(image: Path, series: str | None) -> Callable[[Path, Lesion, Prediction], object]:
+    """What writes SEG and SR beside the other reports; RadllmError at once where the image is not DICOM."""
+    from radllm_backend.reports.dicom import write_dicom
+    from radllm_backend.reports.dicom_sources import source_files
+
+    files = source_files(image, series)
+    return lambda folder, lesion, prediction: write_dicom(folder, files, lesion, prediction)
 
 
 @app.command()

@@ -50,7 +50,7 @@ class DicomImage(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """One picture of a file, with a header of its own (an enhanced file's functional groups are laid into it)."""
 
     file: Path
@@ -113,7 +113,7 @@ def read_dicom(path: Path, series: str | None = None, *, invert_monochrome1: boo
             make an even volume.
     """
     with _damaged(path.name):
-        frames = _frames(path, series)
+        frames = read_frames(path, series)
         if len(frames) > 1:
             frames = _sorted_slices(path.name, frames)
         values = _pixels(frames, invert_monochrome1)
@@ -137,7 +137,7 @@ def _damaged(name: str) -> Iterator[None]:
         raise RadllmError(f"{name} is damaged, or is no DICOM image: export it again.") from error
 
 
-def _frames(path: Path, series: str | None) -> list[_Frame]:
+def read_frames(path: Path, series: str | None) -> list[Frame]:
     """The frames of a file, or of the one wanted series of a folder."""
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
     headers = {file: _header(file) for file in files if is_dicom(file)}
@@ -163,15 +163,15 @@ def _header(file: Path) -> Dataset:
         return pydicom.dcmread(file, stop_before_pixels=True)
 
 
-def _frames_of(file: Path, header: Dataset) -> list[_Frame]:
+def _frames_of(file: Path, header: Dataset) -> list[Frame]:
     if header.get("Modality") == "SEG":
         raise RadllmError(f"{file.name} is a DICOM segmentation: load it in 3D Slicer and export it as .seg.nrrd.")
     count = int(header.get("NumberOfFrames") or 1)
     per_frame = header.get("PerFrameFunctionalGroupsSequence")
     if not per_frame:
-        return [_Frame(file, index, header) for index in range(count)]
+        return [Frame(file, index, header) for index in range(count)]
     shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
-    return [_Frame(file, index, _with_groups(header, shared[0], per_frame[index])) for index in range(count)]
+    return [Frame(file, index, _with_groups(header, shared[0], per_frame[index])) for index in range(count)]
 
 
 def _with_groups(header: Dataset, *groups: Dataset) -> Dataset:
@@ -185,7 +185,7 @@ def _with_groups(header: Dataset, *groups: Dataset) -> Dataset:
     return frame_header
 
 
-def _sorted_slices(name: str, frames: list[_Frame]) -> list[_Frame]:
+def _sorted_slices(name: str, frames: list[Frame]) -> list[Frame]:
     """The frames in order along their normal, if together they fill an even grid."""
     files = {frame.file for frame in frames}
     if not all(frame.has_geometry for frame in frames):
@@ -215,14 +215,14 @@ def _check_even(name: str, heights: np.ndarray) -> None:
         raise RadllmError(f"{name} lacks slices or has uneven ones (gaps up to {gap:g} mm): give the complete series.")
 
 
-def _check_upright(name: str, slices: list[_Frame]) -> None:
+def _check_upright(name: str, slices: list[Frame]) -> None:
     """Refuse a volume whose slices are shifted against each other: no image grid can hold it."""
     shifts = np.array([frame.position - slices[0].position for frame in slices]) @ slices[0].axes[:2].T
     if (np.abs(shifts) > _UNEVENNESS * slices[0].spacing).any():
         raise RadllmError(f"{name} was taken with a tilted gantry: resample it to an upright volume first.")
 
 
-def _pixels(frames: list[_Frame], invert_monochrome1: bool) -> np.ndarray:
+def _pixels(frames: list[Frame], invert_monochrome1: bool) -> np.ndarray:
     """Pixel values, (slices, rows, columns) or (slices, rows, columns, 3)."""
     stored = {file: _stored_values(file) for file in {frame.file for frame in frames}}
     return np.stack([_values(stored[frame.file][frame.index], frame, invert_monochrome1) for frame in frames])
@@ -272,7 +272,7 @@ def _decoded_by_gdcm(dataset: Dataset) -> np.ndarray:
         return sitk.GetArrayFromImage(reader.Execute())
 
 
-def _values(stored: np.ndarray, frame: _Frame, invert_monochrome1: bool) -> np.ndarray:
+def _values(stored: np.ndarray, frame: Frame, invert_monochrome1: bool) -> np.ndarray:
     header = frame.header
     if stored.ndim == 3:
         return stored
@@ -286,7 +286,7 @@ def _values(stored: np.ndarray, frame: _Frame, invert_monochrome1: bool) -> np.n
     return values.astype(np.int32) if whole else values
 
 
-def _located(pixels: np.ndarray, slices: list[_Frame]) -> sitk.Image:
+def _located(pixels: np.ndarray, slices: list[Frame]) -> sitk.Image:
     image = sitk.GetImageFromArray(pixels, isVector=pixels.ndim == 4)
     first = slices[0]
     height = (slices[-1].position - first.position) @ first.axes[2]
@@ -296,7 +296,7 @@ def _located(pixels: np.ndarray, slices: list[_Frame]) -> sitk.Image:
     return image
 
 
-def _unlocated(pixels: np.ndarray, frame: _Frame) -> sitk.Image:
+def _unlocated(pixels: np.ndarray, frame: Frame) -> sitk.Image:
     image = sitk.GetImageFromArray(pixels[0], isVector=pixels.ndim == 4)
     if frame.spacing.size:
         image.SetSpacing(frame.spacing.tolist())

@@ -1,0 +1,525 @@
+"""The DICOM report: mask and prediction, read back by highdicom, pydicom, dcmqi and dciodvfy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from dicom_writing import write_dicom as write_image
+from dicom_writing import write_enhanced, write_slice
+from pydicom.dataset import Dataset
+from pydicom.uid import RLELossless, UltrasoundImageStorage, UltrasoundMultiFrameImageStorage
+
+hd = pytest.importorskip("highdicom", reason="needs highdicom")
+
+from radllm_backend.errors import RadllmError
+from radllm_backend.features import Extraction
+from radllm_backend.image_files import read_image
+from radllm_backend.imaging import Lesion
+from radllm_backend.prediction import (
+    RESEARCH_USE_ONLY,
+    Caution,
+    DescriptorShare,
+    FeatureShare,
+    ModelIdentity,
+    Prediction,
+)
+from radllm_backend.reports.dicom import CALL, CAUTION, PROBABILITY, REPORT, SEGMENTATION, THRESHOLD, write_dicom
+from radllm_backend.reports.dicom_codes import feature_code, unit_of
+from radllm_backend.reports.dicom_sources import source_files
+
+SIDE = 64
+STUDY = {
+    "StudyInstanceUID": "1.2.840.1",
+    "StudyID": "7",
+    "StudyDate": "20240229",
+    "StudyTime": "101500",
+    "AccessionNumber": "4711",
+    "SeriesInstanceUID": "1.2.840.2",
+    "PatientID": "P-1",
+    "PatientName": "Hong^Gildong=洪^吉洞=홍^길동",
+    "PatientBirthDate": "19700101",
+    "PatientSex": "F",
+    "SpecificCharacterSet": ["", "ISO 2022 IR 149"],
+}
+PLACED = {**STUDY, "FrameOfReferenceUID": "1.2.840.3"}
+HASH = {name: f"{number:x}" * 64 for number, name in enumerate(("model", "base", "settings"), 1)}
+VALUES = {
+    "original_shape2D_Sphericity": 1 / 3,
+    "original_shape2D_MajorAxisLength": 12.75,
+    "original_glszm_ZonePercentage": 0.12345678901234567,
+    "original_firstorder_Kurtosis": 1.5e-9,
+    "wavelet-HL_glcm_ClusterShade": -123456789.123456,
+}
+CAUTIONS = (
+    "The lesion has 9 pixels, fewer than any training lesion (≥ 12).",
+    "The lesion reaches the edge of the image.",
+)
+
+
+def grey(*shape: int, seed: int = 0, dtype: type = np.uint16) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 250, shape).astype(dtype)
+
+
+def lopsided_mask(*shape: int) -> np.ndarray:
+    """Unlike its mirror images along every axis; empty on the first and the last slice."""
+    mask = np.zeros(shape, np.uint8)
+    mask[..., 20:40, 10:33] = 1
+    mask[..., 20:26, 10:14] = 0
+    if mask.ndim == 3:
+        mask[0], mask[-1] = 0, 0
+        for number, plane in enumerate(mask):
+            plane[30 + number :] = 0
+    return mask
+
+
+def lesion_on(path: Path, series: str | None = None) -> Lesion:
+    image = read_image(path, series)
+    shape = sitk.GetArrayFromImage(image.pixels).shape
+    mask = sitk.GetImageFromArray(lopsided_mask(*(shape if shape[0] != 1 else shape[1:])).reshape(shape))
+    mask.CopyInformation(image.pixels)
+    return Lesion.from_images(image.pixels, mask, modality=image.modality, spacing_known=image.spacing_known)
+
+
+def prediction_of(lesion: Lesion) -> Prediction:
+    shares = [
+        FeatureShare(feature=name, name=name, value=value, standardised=0, training_percentile=50)
+        for name, value in VALUES.items()
+    ]
+    return Prediction(
+        probability=0.7312345678901234,
+        call="likely malignant",
+        threshold=0.45,
+        logit=1.2,
+        features=shares,
+        descriptors=[
+            DescriptorShare(descriptor="mass_shape", name="Mass Shape", value="oval"),
+            DescriptorShare(descriptor="mass_margins", name="Mass Margins", value=""),
+        ],
+        cautions=[Caution(code=f"c{number}", text=text) for number, text in enumerate(CAUTIONS)],
+        prompt="",
+        model=ModelIdentity(
+            name="test-model",
+            sha256=HASH["model"],
+            base_model="TestLM",
+            base_sha256=HASH["base"],
+            modality="MG",
+            trained_on="40 lesions.",
+        ),
+        extraction=Extraction(
+            preset="mammography",
+            settings_sha256=HASH["settings"],
+            versions={"pyradiomics": "3.1.4"},
+            modality=lesion.modality,
+            geometry=lesion.geometry,
+            image_sha256=lesion.image_sha256,
+            mask_sha256=lesion.mask_sha256,
+        ),
+        versions={"radllm_backend": "0.1.0"},
+    )
+
+
+def mammogram(path: Path, **elements: Any) -> Path:
+    about = {"ImagerPixelSpacing": [0.07, 0.07], "PatientOrientation": ["A", "F"], **STUDY, **elements}
+    return write_image(path, grey(SIDE, SIDE), **about)
+
+
+def ultrasound_in_colour(path: Path) -> Path:
+    about = {"PhotometricInterpretation": "RGB", "Modality": "US", "PatientOrientation": None, **STUDY}
+    return write_image(path, grey(SIDE, SIDE, 3, dtype=np.uint8), sop_class=UltrasoundImageStorage, **about)
+
+
+def ultrasound_clip_of_one_frame(path: Path) -> Path:
+    about = {"NumberOfFrames": 1, "Modality": "US", "PixelSpacing": [0.1, 0.1], "PatientOrientation": None, **STUDY}
+    return write_image(path, grey(1, SIDE, SIDE, dtype=np.uint8), sop_class=UltrasoundMultiFrameImageStorage, **about)
+
+
+def one_ct_slice(path: Path) -> Path:
+    return write_slice(path, grey(SIDE, SIDE), (1, 2, 3), **PLACED)
+
+
+PICTURES: dict[str, Callable[[Path], Path]] = {
+    "mammogram": mammogram,
+    "compressed": lambda path: mammogram(path, syntax=RLELossless, PixelSpacing=[0.07, 0.07]),
+    "negative": lambda path: mammogram(path, PhotometricInterpretation="MONOCHROME1", bits_stored=8),
+    "with a frame of reference": lambda path: mammogram(path, FrameOfReferenceUID="1.2.840.3"),
+    "ultrasound in colour": ultrasound_in_colour,
+    "ultrasound clip": ultrasound_clip_of_one_frame,
+    "one CT slice": one_ct_slice,
+}
+
+
+def ct_series(folder: Path, count: int = 6, angle: float = 0.4, **elements: Any) -> list[Path]:
+    """Tilted slices under names in another order than their places; returns the files in that of their names."""
+    folder.mkdir()
+    down, normal = np.array([0, np.cos(angle), np.sin(angle)]), np.array([0, -np.sin(angle), np.cos(angle)])
+    orientation = [float(f"{number:.9f}") for number in (1, 0, 0, *down)]
+    for number in range(count):
+        place = np.array([-10.5, 20, 30]) + number * 2.5 * normal
+        about = {"ImageOrientationPatient": orientation, "RescaleIntercept": "-1024", "RescaleSlope": "1", **PLACED}
+        write_slice(folder / f"{number * 37 % 11}.dcm", grey(SIDE, SIDE, seed=number), place, **{**about, **elements})
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Lesion, Path, Path]:
+    """The files of a CT series, the lesion on it, and its segmentation and report."""
+    folder = tmp_path_factory.mktemp("ct")
+    files = ct_series(folder / "scan")
+    lesion = lesion_on(folder / "scan")
+    return files, lesion, *write_dicom(folder, files, lesion, prediction_of(lesion))
+
+
+@pytest.fixture(scope="module")
+def enhanced(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Lesion, Path, Path]:
+    """The same of an enhanced file whose frames are in no order."""
+    folder = tmp_path_factory.mktemp("enhanced")
+    file = write_enhanced(folder / "scan.dcm", grey(5, SIDE, SIDE), [4, 0, 2, 8, 6], **PLACED)
+    lesion = lesion_on(file)
+    return [file], lesion, *write_dicom(folder, [file], lesion, prediction_of(lesion))
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Lesion, Path, Path]:
+    """The same of a mammogram."""
+    folder = tmp_path_factory.mktemp("mammogram")
+    file = mammogram(folder / "scan.dcm")
+    lesion = lesion_on(file)
+    return [file], lesion, *write_dicom(folder, [file], lesion, prediction_of(lesion))
+
+
+EVERY = pytest.mark.parametrize("written", ["picture", "volume", "enhanced"])
+
+
+def group_of(report: Path) -> Any:
+    groups = hd.sr.srread(report).content.get_volumetric_roi_measurement_groups()
+    assert len(groups) == 1
+    return groups[0]
+
+
+def items(dataset: Dataset) -> list[Dataset]:
+    found = list(dataset.get("ContentSequence") or [])
+    return found + [below for item in found for below in items(item)]
+
+
+def in_space(segmentation: Path, lesion: Lesion) -> np.ndarray:
+    """The segmentation on the lesion's grid, each frame where its own header says that it lies."""
+    dataset = pydicom.dcmread(segmentation)
+    mask = np.zeros(sitk.GetArrayFromImage(lesion.mask).shape, np.uint8)
+    pixels = dataset.pixel_array.reshape(-1, SIDE, SIDE)
+    for frame, groups in zip(pixels, dataset.PerFrameFunctionalGroupsSequence, strict=True):
+        place = [float(number) for number in groups.PlanePositionSequence[0].ImagePositionPatient]
+        column, row, number = lesion.image.TransformPhysicalPointToIndex(place)
+        assert (column, row) == (0, 0)
+        mask[number] = frame
+    return mask
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_the_segmentation_of_a_picture_is_the_mask(kind: str, tmp_path: Path) -> None:
+    file = PICTURES[kind](tmp_path / "scan.dcm")
+    lesion = lesion_on(file)
+    segmentation, report = write_dicom(tmp_path, [file], lesion, prediction_of(lesion))
+    np.testing.assert_array_equal(pydicom.dcmread(segmentation).pixel_array, sitk.GetArrayFromImage(lesion.mask))
+    read = hd.seg.segread(segmentation)
+    source = pydicom.dcmread(file)
+    by_source = read.get_pixels_by_source_instance([source.SOPInstanceUID]) if "NumberOfFrames" not in source else None
+    if by_source is not None:
+        np.testing.assert_array_equal(by_source[0, ..., 0], lopsided_mask(SIDE, SIDE))
+    assert read.SourceImageSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
+    assert read.SourceImageSequence[0].ReferencedSOPClassUID == source.SOPClassUID
+    assert group_of(report).referenced_segment[1].referenced_sop_instance_uid == source.SOPInstanceUID
+
+
+@pytest.mark.parametrize("written", ["volume", "enhanced"])
+def test_the_segmentation_of_a_volume_is_the_mask(written: str, request: pytest.FixtureRequest) -> None:
+    _, lesion, segmentation, _ = request.getfixturevalue(written)
+    np.testing.assert_array_equal(in_space(segmentation, lesion), sitk.GetArrayFromImage(lesion.mask))
+
+
+def test_every_slice_gets_the_mask_of_its_own_file(volume: tuple) -> None:
+    files, lesion, segmentation, _ = volume
+    read, mask = hd.seg.segread(segmentation), sitk.GetArrayFromImage(lesion.mask)
+    for file in files:
+        header = pydicom.dcmread(file)
+        number = lesion.image.TransformPhysicalPointToIndex([float(mm) for mm in header.ImagePositionPatient])[2]
+        pixels = read.get_pixels_by_source_instance([header.SOPInstanceUID], assert_missing_frames_are_empty=True)
+        np.testing.assert_array_equal(pixels[0, ..., 0], mask[number])
+
+
+@EVERY
+def test_the_report_says_what_the_prediction_says(written: str, request: pytest.FixtureRequest) -> None:
+    _, lesion, _, report = request.getfixturevalue(written)
+    prediction, group = prediction_of(lesion), group_of(report)
+    measured = {item.name: item for item in group.get_measurements()}
+    for name, value in VALUES.items():
+        item = measured.pop(hd.sr.CodedConcept.from_code(feature_code(name)))
+        assert item.value == value, name
+        assert item.unit == unit_of(name, lesion.spacing_known)
+    assert {item.name: (item.value, item.unit.value) for item in measured.values()} == {
+        hd.sr.CodedConcept.from_code(PROBABILITY): (pytest.approx(100 * prediction.probability), "%"),
+        hd.sr.CodedConcept.from_code(THRESHOLD): (45, "%"),
+    }
+    category = "Morphologically Abnormal Structure"
+    said = {item.name.meaning: item.value.meaning for item in group.get_qualitative_evaluations()}
+    assert said == {CALL.meaning: prediction.call, "Mass Shape": "oval", "Finding category": category}
+    texts = [item for item in items(pydicom.dcmread(report)) if item.ValueType == "TEXT"]
+    words = [(item.ConceptNameCodeSequence[0].CodeMeaning, item.TextValue) for item in texts]
+    for text in CAUTIONS:
+        assert (CAUTION.meaning, text) in words
+    assert ("Comment", RESEARCH_USE_ONLY) in words
+    assert ("Algorithm Name", "test-model") in words
+    assert ("Algorithm Version", "radllm-backend 0.1.0") in words
+    assert ("Algorithm Parameters", f"Model SHA-256 {HASH['model']}") in words
+    assert ("Algorithm Version", "3.1.4") in words
+
+
+@EVERY
+def test_the_references_resolve(written: str, request: pytest.FixtureRequest) -> None:
+    files, lesion, segmentation, report = request.getfixturevalue(written)
+    headers = {header.SOPInstanceUID: header for header in map(pydicom.dcmread, files)}
+    seg, read = pydicom.dcmread(segmentation), hd.sr.srread(report)
+    assert {item.ReferencedSOPInstanceUID for item in seg.SourceImageSequence} == set(headers)
+    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == STUDY["SeriesInstanceUID"]
+    evidence = {(series, instance) for _, series, instance, _ in read.get_evidence()}
+    expected = {(header.SeriesInstanceUID, uid) for uid, header in headers.items()}
+    assert evidence == expected | {(seg.SeriesInstanceUID, seg.SOPInstanceUID)}
+    group = group_of(report)
+    assert group.referenced_segment[0].referenced_sop_instance_uid == seg.SOPInstanceUID
+    on_lesion = {
+        (item.referenced_sop_instance_uid, tuple(np.atleast_1d(item.referenced_frame_numbers or [])))
+        for item in group.referenced_segment[1:]
+    }
+    if written == "enhanced":
+        assert on_lesion == {(next(iter(headers)), (1, 3, 5))}  # the heights 4, 2 and 6
+    elif written == "volume":
+        marked = sitk.GetArrayFromImage(lesion.mask).any(axis=(1, 2))
+        assert len(on_lesion) == marked.sum() < len(files)
+    assert {uid for uid, _ in on_lesion} <= set(headers)
+
+
+@EVERY
+def test_both_belong_to_the_study_and_to_one_lesion(written: str, request: pytest.FixtureRequest) -> None:
+    files, _, *outputs = request.getfixturevalue(written)
+    source, (seg, report) = pydicom.dcmread(files[0]), map(pydicom.dcmread, outputs)
+    for dataset in (seg, report):
+        for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
+            assert dataset[keyword].value == source[keyword].value == STUDY[keyword], keyword
+        assert dataset.StudyInstanceUID == source.StudyInstanceUID
+        assert dataset.ContentQualification == "RESEARCH"
+        assert dataset.SeriesDescription.startswith("RadiomicsLLM: ")
+    assert len({seg.SeriesInstanceUID, report.SeriesInstanceUID, source.SeriesInstanceUID}) == 3
+    tracked = seg.SegmentSequence[0]
+    group = group_of(outputs[1])
+    assert (group.tracking_uid, group.tracking_identifier) == (tracked.TrackingUID, tracked.TrackingID)
+
+
+def test_the_same_lesion_is_tracked_under_the_same_uid(picture: tuple, tmp_path: Path) -> None:
+    files, lesion, _, first = picture
+    _, second = write_dicom(tmp_path, files, lesion, prediction_of(lesion))
+    assert group_of(first).tracking_uid == group_of(second).tracking_uid
+    assert pydicom.dcmread(first).SOPInstanceUID != pydicom.dcmread(second).SOPInstanceUID
+
+
+def test_nothing_else_of_the_header_and_no_file_name_gets_out(tmp_path: Path) -> None:
+    free_text = (
+        "InstitutionName", "InstitutionAddress", "StationName", "OperatorsName", "PerformingPhysicianName",
+        "SeriesDescription", "ProtocolName", "ImageComments", "DerivationDescription", "Manufacturer",
+        "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "RequestedProcedureDescription",
+        "InstitutionalDepartmentName", "PerformedProcedureStepDescription", "AcquisitionComments",
+    )  # fmt: skip
+    file = mammogram(tmp_path / "MARK-path.dcm", **{keyword: f"MARK-{keyword}"[:16] for keyword in free_text})
+    image = read_image(file)
+    mask = sitk.GetImageFromArray(lopsided_mask(SIDE, SIDE))
+    mask.CopyInformation(image.pixels)
+    lesion = Lesion.from_images(image.pixels, mask, modality="MG", segment="MARK-segment")
+    prediction = prediction_of(lesion)
+    for path in write_dicom(tmp_path, [file], lesion, prediction):
+        assert b"MARK" not in path.read_bytes(), path.name
+
+
+def test_a_name_that_highdicom_warns_about_is_not_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, recwarn: Any
+) -> None:
+    file = mammogram(tmp_path / "a.dcm", PatientName="MARK", PatientOrientation="CC")
+    lesion = lesion_on(file)
+    segmentation, _ = write_dicom(tmp_path, [file], lesion, prediction_of(lesion))
+    assert "MARK" not in "".join([*capfd.readouterr(), caplog.text, *(str(warning.message) for warning in recwarn)])
+    assert pydicom.dcmread(segmentation).PatientName == "MARK"
+    assert not pydicom.dcmread(segmentation).PatientOrientation
+
+
+def test_a_header_without_what_an_anonymiser_removed(tmp_path: Path) -> None:
+    file = write_image(tmp_path / "a.dcm", grey(SIDE, SIDE), StudyInstanceUID="1.2.840.1")
+    lesion = lesion_on(file)
+    segmentation, report = write_dicom(tmp_path, [file], lesion, prediction_of(lesion))
+    assert not pydicom.dcmread(report).PatientID
+    # Without a pixel size a length is in pixels.
+    units = {item.name.meaning: item.unit.value for item in group_of(report).get_measurements()}
+    assert units["Major Axis"] == "{pixels}"
+    assert pydicom.dcmread(segmentation).pixel_array.any()
+
+
+def run(tool: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    program = shutil.which(tool, path=str(Path(sys.executable).parent)) or shutil.which(tool)
+    if program is None:
+        pytest.skip(f"{tool} is not installed")
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("written", ["volume", "enhanced"])
+def test_dcmqi_reads_the_segmentation(written: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    _, lesion, segmentation, _ = request.getfixturevalue(written)
+    arguments = ("--inputDICOM", segmentation, "--outputDirectory", tmp_path, "--prefix", "a", "--outputType", "nrrd")
+    finished = run("segimage2itkimage", *arguments)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    segment = sitk.ReadImage(str(tmp_path / "a-1.nrrd"))
+    on_grid = sitk.Resample(segment, lesion.image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(on_grid), sitk.GetArrayFromImage(lesion.mask))
+
+
+@EVERY
+def test_dcmqi_reads_the_report(written: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    report = request.getfixturevalue(written)[3]
+    finished = run("tid1500reader", "--inputDICOM", report, "--outputMetadata", tmp_path / "a.json")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    (group,) = json.loads((tmp_path / "a.json").read_text())["Measurements"]
+    values = {
+        (item["quantity"]["CodingSchemeDesignator"], item["quantity"]["CodeValue"]): float(item["value"])
+        for item in group["measurementItems"]
+    }
+    for name, value in VALUES.items():
+        code = feature_code(name)
+        assert values[code.scheme_designator, code.value] == pytest.approx(value, rel=1e-9)
+    assert values["DCM", "111047"] == pytest.approx(73.12345678901234)
+    assert group["measurementAlgorithmIdentification"]["AlgorithmName"] == "test-model"
+    assert group["ReferencedSegment"] == 1
+
+
+@EVERY
+def test_the_standard_is_kept(written: str, request: pytest.FixtureRequest) -> None:
+    for path in request.getfixturevalue(written)[2:]:
+        finished = run("dciodvfy", path)
+        said = finished.stdout + finished.stderr
+        assert [line for line in said.splitlines() if line.startswith("Error")] == [], path.name
+
+
+def refused(sentence: str, folder: Path, files: list[Path], lesion: Lesion, prediction: Prediction) -> None:
+    before = sorted(folder.iterdir())
+    with pytest.raises(RadllmError, match=sentence) as raised:
+        write_dicom(folder, files, lesion, prediction)
+    assert sorted(folder.iterdir()) == before
+    assert str(raised.value).endswith(".")
+    assert "\n" not in str(raised.value)
+
+
+def test_files_that_are_not_the_image(picture: tuple, volume: tuple, tmp_path: Path) -> None:
+    files, lesion, *_ = picture
+    prediction = prediction_of(lesion)
+    other_breast = write_image(tmp_path / "other.dcm", grey(SIDE, SIDE, seed=9), **STUDY)
+    larger = write_image(tmp_path / "larger.dcm", grey(SIDE, SIDE + 2), **STUDY)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG" + bytes(200))
+    refused("did not come from DICOM files", tmp_path, [], lesion, prediction)
+    refused(r"^a\.png is no DICOM file", tmp_path, [tmp_path / "a.png"], lesion, prediction)
+    refused(r"^gone\.dcm cannot be opened \(No such file", tmp_path, [tmp_path / "gone.dcm"], lesion, prediction)
+    refused(
+        r"other\.dcm is not this lesion's image \(it has other pixels\)", tmp_path, [other_breast], lesion, prediction
+    )
+    refused("another number of rows or columns", tmp_path, [larger], lesion, prediction)
+    refused("it has 2 slices, not 1", tmp_path, [*files, other_breast], lesion, prediction)
+    slices, on_volume, *_ = volume
+    of_volume = prediction_of(on_volume)
+    refused("it has 5 slices, not 6", tmp_path, slices[1:], on_volume, of_volume)
+    refused("slices at other positions", tmp_path, [*slices[1:], slices[1]], on_volume, of_volume)
+    upright = ct_series(tmp_path / "upright", angle=0)
+    refused("slices in another direction", tmp_path, upright, on_volume, of_volume)
+    flat = [write_image(tmp_path / f"{number}.dcm", grey(SIDE, SIDE), **STUDY) for number in range(6)]
+    refused("slices without a position", tmp_path, flat, on_volume, of_volume)
+
+
+def test_the_files_of_an_image(picture: tuple, volume: tuple, tmp_path: Path) -> None:
+    for files, *_ in (picture, volume):
+        image = files[0] if len(files) == 1 else files[0].parent
+        assert source_files(image) == files
+    assert source_files(volume[0][0].parent, STUDY["SeriesInstanceUID"]) == volume[0]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG" + bytes(200))
+    for image, sentence in ((tmp_path / "a.png", "is no DICOM file"), (tmp_path, "holds no DICOM image")):
+        with pytest.raises(RadllmError, match=sentence):
+            source_files(image)
+
+
+def test_swapped_slices_are_noticed(tmp_path: Path) -> None:
+    files = ct_series(tmp_path / "scan")
+    lesion = lesion_on(tmp_path / "scan")
+    first, second = (pydicom.dcmread(file) for file in files[2:4])
+    first.PixelData, second.PixelData = second.PixelData, first.PixelData
+    first.save_as(files[2])
+    refused("other pixels", tmp_path, files, lesion, prediction_of(lesion))
+
+
+def test_a_prediction_of_another_lesion(picture: tuple, tmp_path: Path) -> None:
+    files, lesion, *_ = picture
+    prediction = prediction_of(lesion)
+    moved = Lesion.from_images(lesion.image, sitk.BinaryErode(lesion.mask), modality="MG")
+    refused("The prediction is of another lesion", tmp_path, files, moved, prediction)
+    unknown = prediction.model_copy(update={"extraction": None})
+    refused("The prediction is of another lesion", tmp_path, files, lesion, unknown)
+
+
+def test_a_header_that_breaks_the_standard(tmp_path: Path) -> None:
+    def refuse(file: Path) -> None:
+        lesion = lesion_on(file)
+        sentence = rf"^The header of {file.name} breaks the DICOM standard \(\w+ in highdicom\), so"
+        refused(sentence, tmp_path, [file], lesion, prediction_of(lesion))
+
+    refuse(mammogram(tmp_path / "sex.dcm", PatientSex="SECRET"))
+    refuse(write_image(tmp_path / "study.dcm", grey(SIDE, SIDE)))
+    refuse(write_slice(tmp_path / "nowhere.dcm", grey(SIDE, SIDE), (1, 2, 3), **STUDY))
+
+
+def test_damaged_pixels(tmp_path: Path) -> None:
+    file = mammogram(tmp_path / "a.dcm")
+    lesion = lesion_on(file)
+    file.write_bytes(file.read_bytes()[:-4000])
+    refused(r"^a\.dcm is damaged", tmp_path, [file], lesion, prediction_of(lesion))
+
+
+def test_both_or_neither(picture: tuple, tmp_path: Path) -> None:
+    files, lesion, *_ = picture
+    (tmp_path / SEGMENTATION).write_bytes(b"older")
+    (tmp_path / REPORT).mkdir()
+    refused("cannot be written .*report.dcm is a folder", tmp_path, files, lesion, prediction_of(lesion))
+    assert (tmp_path / SEGMENTATION).read_bytes() == b"older"
+    with pytest.raises(RadllmError, match="cannot be written to gone"):
+        write_dicom(tmp_path / "gone", files, lesion, prediction_of(lesion))
+
+
+def test_the_command_line_writes_both_beside_the_other_reports(
+    tmp_path: Path, tiny_model: Path, tiny_base: Path, fresh_cache: Path
+) -> None:
+    pytest.importorskip("torch")
+    from command_line import radllm, succeed
+
+    source = tmp_path / "us.dcm"
+    write_image(source, grey(SIDE, SIDE, dtype=np.uint8), Modality="US", **STUDY)
+    sitk.WriteImage(sitk.GetImageFromArray(lopsided_mask(SIDE, SIDE)), tmp_path / "mask.png")
+    given = ["--model", tiny_model, "--base-model", tiny_base, "--resample", "--dicom", "-o"]
+    succeed("classify", source, tmp_path / "mask.png", *given, tmp_path / "out")
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"prediction.json", "features.csv", "report.html", SEGMENTATION, REPORT}
+    said = pydicom.dcmread(tmp_path / "out" / REPORT)
+    assert said.StudyInstanceUID == STUDY["StudyInstanceUID"]
+    picture = tmp_path / "picture.png"
+    sitk.WriteImage(sitk.GetImageFromArray(grey(SIDE, SIDE, dtype=np.uint8)), picture)
+    refused = radllm("classify", picture, tmp_path / "mask.png", *given, tmp_path / "none")
+    assert (refused.code, "DICOM" in refused.error) == (1, True)
+    assert not (tmp_path / "none").exists()
