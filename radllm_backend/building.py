@@ -126,7 +126,7 @@ def train(plan: TrainingPlan, report: Report) -> Bundle:
         write_bundle(plan.output, card, {**files, "README.md": model_readme(card).encode()})
         shutil.rmtree(study.work, ignore_errors=True)
     processes.wait()
-    return read_bundle(plan.output)
+    return read_bundle(plan.output.absolute())  # a bare name would find the shipped model of that name
 
 
 def continued(name_or_folder: str | Path) -> Bundle:
