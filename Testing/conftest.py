@@ -192,3 +192,21 @@ def volume_model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         patch.setenv("RADLLM_CACHE", str(folder / "cache"))
         make(tiny_models.train_self_contained, folder / "table.csv", tiny_base, folder / "nodules")
     return folder / "nodules"
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., object]]:
+    """Opens panels of the module's parts, which end with the test; see `module_setup.panels`."""
+    from module_setup import panels
+
+    with panels() as make:
+        yield make
+
+
+@pytest.fixture
+def asked() -> Iterator[list[str]]:
+    """The questions that the user was asked, and answered with OK."""
+    from module_setup import answering
+
+    with answering(True) as questions:
+        yield questions

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +16,12 @@ WHY = "the Slicer module is tested where slicer-core and PySide6-Essentials are 
 slicer = pytest.importorskip("slicer", reason=WHY, exc_type=ImportError)
 pytest.importorskip("PySide6", reason=WHY, exc_type=ImportError)
 
-from module_setup import LONGEST_PAUSE, ROOT, FakePackages, Panel, answering, entries, panels, set_up_panel
+from module_setup import LONGEST_PAUSE, ROOT, FakePackages, Panel, entries, set_up_panel
 from RadiomicsLLMLib.BackendEnvironment import BackendEnvironment
 from RadiomicsLLMLib.DoctorPanel import DoctorPanel, withoutUser
 from RadiomicsLLMLib.SlicerPackages import SlicerPackages
 
 from radllm_backend import __version__
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[..., Panel]]:
-    with panels() as make:
-        yield make
-
-
-@pytest.fixture
-def asked() -> Iterator[list[str]]:
-    """The questions that the user was asked, and answered with OK."""
-    with answering(True) as questions:
-        yield questions
-
 
 # --- Slicer's own packages -------------------------------------------------------------------------------------------
 

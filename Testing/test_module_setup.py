@@ -10,7 +10,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,19 +28,6 @@ from RadiomicsLLMLib.DoctorPanel import DoctorPanel
 from RadiomicsLLMLib.SetupPanel import CONVERTERS
 
 from radllm_backend import RadllmError, __version__
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[..., Panel]]:
-    with panels() as make:
-        yield make
-
-
-@pytest.fixture
-def asked() -> Iterator[list[str]]:
-    """The questions that the user was asked, and answered with OK."""
-    with answering(True) as questions:
-        yield questions
 
 
 @pytest.fixture(scope="module")

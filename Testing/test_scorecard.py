@@ -15,6 +15,7 @@ from radllm_backend import scorecard as scorecards
 from radllm_backend.cohort import Lesions
 from radllm_backend.errors import RadllmError
 from radllm_backend.estimates import Estimate
+from radllm_backend.intervals import null_estimate
 from radllm_backend.metrics import (
     brier,
     calibration_curve,
@@ -26,7 +27,7 @@ from radllm_backend.metrics import (
     patient_bootstrap,
     roc_points,
 )
-from radllm_backend.scorecard import THRESHOLDS, Outcome, Scorecard, null_estimate, out_of_fold_rows, summarise
+from radllm_backend.scorecard import THRESHOLDS, Outcome, Scorecard, out_of_fold_rows, summarise
 from radllm_backend.stability import stability
 
 FEATURES = tuple(f"original_firstorder_{name}" for name in ("Mean", "Median", "Minimum", "Maximum", "Energy"))

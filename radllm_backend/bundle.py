@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -26,7 +23,14 @@ from radllm_backend.extraction import Settings
 from radllm_backend.features import SHA256, Record
 from radllm_backend.heads import HeadReference
 from radllm_backend.prompt import TEMPLATE_VERSION, PromptStyle, PromptTemplate
-from radllm_backend.safe_files import CODE_SUFFIXES, PICKLE_SUFFIXES, check_safetensors, read_json, sha256_of
+from radllm_backend.safe_files import (
+    CODE_SUFFIXES,
+    PICKLE_SUFFIXES,
+    check_safetensors,
+    read_json,
+    sha256_of,
+    whole_folder,
+)
 from radllm_backend.shipped import CARD, SHIPPED, shipped_models
 
 SCHEMA_VERSION: Final = 2
@@ -275,20 +279,14 @@ def write_bundle(folder: Path, card: ModelCard, files: dict[str, bytes]) -> Bund
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     card = card.model_copy(update={"files": hashes})
     text = json.dumps(card.model_dump(mode="json"), indent=1) + "\n"
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
     try:
-        partial.mkdir(parents=True)
-        for name, content in {**files, CARD: text.encode()}.items():
-            (partial / name).write_bytes(content)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(partial, folder)
+        with whole_folder(folder) as partial:
+            for name, content in {**files, CARD: text.encode()}.items():
+                (partial / name).write_bytes(content)
     except OSError as error:
         raise RadllmError(
             f"The model cannot be written to {folder} ({error.strerror}): choose another folder."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return read_bundle(folder.absolute())  # a bare name could be a shipped model's
 
 

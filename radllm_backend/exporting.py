@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import uuid
 from pathlib import Path
 
 from radllm_backend.base_models import BaseModelFolder, locate
 from radllm_backend.bundle import Bundle, ModelCard, refuse_existing
 from radllm_backend.errors import RadllmError
 from radllm_backend.model import Model
-from radllm_backend.safe_files import read_json
+from radllm_backend.safe_files import read_json, whole_folder
 
 LABELS = ("benign", "malignant")
 
@@ -50,22 +48,16 @@ def export(bundle: Bundle, folder: Path, base: str | Path | None = None) -> str:
     require_lora_head(bundle.card)
     refuse_existing(folder)
     found = locate(base if base is not None else bundle.card.base.name)
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
     try:
-        partial.mkdir(parents=True)
-        _write_weights(Model(bundle, base), partial)
-        _write_config(found, partial)
-        for path in found.folder.glob("tokenizer*.json"):
-            shutil.copyfile(path, partial / path.name)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(partial, folder)
+        with whole_folder(folder) as partial:
+            _write_weights(Model(bundle, base), partial)
+            _write_config(found, partial)
+            for path in found.folder.glob("tokenizer*.json"):
+                shutil.copyfile(path, partial / path.name)
     except OSError as error:
         raise RadllmError(
             f"The model cannot be written to {folder} ({error.strerror}): choose another folder."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return export_name(bundle.card, bundle.sha256)
 
 

@@ -14,6 +14,7 @@ from radllm_backend.cohort import Lesions
 from radllm_backend.descriptors import display_name
 from radllm_backend.errors import RadllmError
 from radllm_backend.estimates import Estimate
+from radllm_backend.intervals import estimate, without_surplus
 from radllm_backend.metrics import (
     area_under_curve,
     brier,
@@ -21,7 +22,7 @@ from radllm_backend.metrics import (
     expected_calibration_error,
     patient_bootstrap,
 )
-from radllm_backend.scorecard import BOOTSTRAP_ROUNDS, Outcome, estimate, without_surplus
+from radllm_backend.scorecard import BOOTSTRAP_ROUNDS, Outcome
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int_]

@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,40 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Files of an existing folder, by name: all whole under temporary names first; then they replace older ones.
+
+    Raises:
+        OSError: the folder is read-only or full, or holds a folder of such a name.
+    """
+    for name in files:
+        if (folder / name).is_dir():
+            raise IsADirectoryError(f"{name} is a folder there")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as temporary:
+        for name, content in files.items():
+            (Path(temporary) / name).write_bytes(content)
+        for name in files:
+            os.replace(Path(temporary) / name, folder / name)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its place when it is complete; `folder` is a new or an empty one.
+
+    Raises:
+        OSError: it cannot be made or moved there.
+    """
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if folder.exists():
+            folder.rmdir()
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

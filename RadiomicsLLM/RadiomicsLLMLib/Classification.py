@@ -55,9 +55,13 @@ class Classification:
             raise RadllmError(_("Nothing was sent, so nothing was classified."))
         predictions = yield from self._ask(model, features)
         return [
-            SegmentResult(segmentId, self.source.segmentName(segmentId), predictions.get(segmentId), problem)
+            SegmentResult(
+                segmentId,
+                self.source.segmentName(segmentId),
+                predictions.get(segmentId),
+                self._problems.get(segmentId, ""),
+            )
             for segmentId in self.segmentIds
-            for problem in [self._problems.get(segmentId, "")]
         ]
 
     def _settingsFor(self, model: ServedModel) -> Settings:

@@ -122,12 +122,12 @@ class Panel(VTKObservationMixin):
         self.segments.show(self.ui.segmentationSelector.currentNode())
         if self.isRunning:
             return
-        backend = self.backends.current()
-        obstacle = backend.problem() or self._obstacle()
+        problem = self.backends.current().problem()
+        obstacle = problem or self._obstacle()
         self.ui.connectButton.enabled = bool(self.ui.addressEdit.text and self.ui.tokenEdit.text)
         self.ui.classifyButton.enabled = not obstacle
         self.ui.classifyButton.toolTip = obstacle or _("Classify every ticked segment.")
-        self._say(backend.problem())
+        self._say(problem)
 
     def _obstacle(self) -> str:
         """What is still to be chosen before Classify can be clicked; empty where nothing is."""

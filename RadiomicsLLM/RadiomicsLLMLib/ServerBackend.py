@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from radllm_backend.client import Client, RemoteModel
 
 
-class ServerBackend:
+class ServerBackend(ABC):
     """A client of a server; only names and numbers are sent, never an image."""
 
     leavesComputer = False
@@ -56,6 +57,6 @@ class ServerBackend:
             self._client.close()
         self._client, self._served = None, {}
 
+    @abstractmethod
     def _ask(self, nameOrFolder: str) -> None:
         """Have the model in `_served` under the name that it was asked for by."""
-        raise NotImplementedError

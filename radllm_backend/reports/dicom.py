@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +38,7 @@ from radllm_backend.reports.dicom_codes import (
     unit_of,
 )
 from radllm_backend.reports.dicom_sources import Source, read_source
+from radllm_backend.safe_files import write_together
 
 SEGMENTATION, REPORT = "segmentation.dcm", "report.dcm"
 PROBABILITY = codes.DCM.ProbabilityOfCancer
@@ -89,7 +88,13 @@ def write_dicom(
         segmentation = _segmentation(source, identity)
         report = _report(source, segmentation, _measurements(source, segmentation, identity, prediction, extraction))
         files = {SEGMENTATION: _bytes_of(segmentation), REPORT: _bytes_of(report)}
-    _write_together(folder, files)
+    try:
+        write_together(folder, files)
+    except OSError as error:
+        raise RadllmError(
+            f"The DICOM report cannot be written to {folder.name} ({error.strerror or error}): "
+            "free some space or choose another folder."
+        ) from error
     return folder / SEGMENTATION, folder / REPORT
 
 
@@ -268,20 +273,3 @@ def _bytes_of(dataset: Dataset) -> bytes:
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
-
-
-def _write_together(folder: Path, files: dict[str, bytes]) -> None:
-    """All files whole under temporary names first; then they replace older ones."""
-    try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as temporary:
-            for name, content in files.items():
-                if (folder / name).is_dir():
-                    raise IsADirectoryError(f"{name} is a folder there")
-                (Path(temporary) / name).write_bytes(content)
-            for name in files:
-                os.replace(Path(temporary) / name, folder / name)
-    except OSError as error:
-        raise RadllmError(
-            f"The DICOM report cannot be written to {folder.name} ({error.strerror or error}): "
-            "free some space or choose another folder."
-        ) from error

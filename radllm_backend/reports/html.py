@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +14,7 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.features import Extraction, Features
 from radllm_backend.prediction import RESEARCH_USE_ONLY, DescriptorShare, FeatureShare, Prediction, percent
 from radllm_backend.reports.key_image import OUTLINE, key_image
+from radllm_backend.safe_files import write_together
 
 if TYPE_CHECKING:
     from radllm_backend.imaging import Lesion
@@ -44,25 +43,13 @@ def write_reports(folder: Path, prediction: Prediction, features: Features, lesi
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_together(folder, files)
+        write_together(folder, {name: text.encode() for name, text in files.items()})
     except OSError as error:
         _remove_empty(made)
         raise RadllmError(
             f"The report cannot be written to {folder.name} ({error.strerror or error}): "
             "free some space or choose another folder."
         ) from error
-
-
-def _write_together(folder: Path, files: dict[str, str]) -> None:
-    """All files whole under temporary names first; then they replace older ones."""
-    for name in files:
-        if (folder / name).is_dir():
-            raise IsADirectoryError(f"{name} is a folder there")
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as temporary:
-        for name, text in files.items():
-            (Path(temporary) / name).write_bytes(text.encode())
-        for name in files:
-            os.replace(Path(temporary) / name, folder / name)
 
 
 def _remove_empty(folders: list[Path]) -> None:
