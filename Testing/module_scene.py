@@ -21,7 +21,7 @@ pytest.importorskip("PySide6", reason=WHY, exc_type=ImportError)
 pytest.importorskip("radiomics")
 
 import vtk
-from PySide6.QtCore import QSettings, Qt
+from PySide6.QtCore import QSettings, Qt, QTimer
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QLabel
 from slicer_harness import close_module, load_module, open_module, slot_errors, stray_attributes
@@ -203,6 +203,19 @@ def classify(panel: Any) -> None:
     """A click on Classify, and all that follows."""
     begin(panel)
     finish(panel)
+
+
+def longest_pause(panel: Any) -> float:
+    """Of the event loop while a click's classification goes on, in seconds: a timer's heartbeat measures it."""
+    ticks: list[float] = []
+    timer = QTimer()
+    timer.setInterval(5)
+    timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
+    timer.start()
+    classify(panel)
+    timer.stop()
+    assert len(ticks) > 5
+    return float(np.diff(ticks).max())
 
 
 def labels(panel: Any, name: str) -> list[str]:

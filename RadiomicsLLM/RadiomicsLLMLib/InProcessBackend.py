@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
+from .LanguageModelImport import importLanguageModel
 from .Requirements import EXTRACTION_PACKAGES, MODEL_PACKAGES, isMissing, missingPackages
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class InProcessBackend:
         from radllm_backend import Model
         from radllm_backend.bundle import read_bundle
 
+        importLanguageModel()
         bundle = read_bundle(nameOrFolder)
         if self._model is None or self._model.sha256 != bundle.sha256:
             self._model = Model(bundle)
