@@ -12,7 +12,8 @@ from pathlib import Path
 
 # Before anything imports numpy, torch or tokenizers: they read these once.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# One thread each: test processes run side by side, and two threads of each would mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import tiny_models
