@@ -12,6 +12,7 @@ import pytest
 from radllm_backend.bundle import ADAPTER, CARD, find_bundle, read_bundle, write_bundle
 from radllm_backend.errors import RadllmError
 from radllm_backend.shipped import shipped_models
+from radllm_backend.training_reference import NEIGHBOURS
 
 
 @pytest.fixture
@@ -27,7 +28,13 @@ def change(folder: Path, **changes) -> None:
 
 def test_a_bundle_holds_json_safetensors_csv_and_markdown_only(tiny_model):
     bundle = read_bundle(tiny_model)
-    assert {path.name for path in tiny_model.iterdir()} == {CARD, ADAPTER, "README.md", "out_of_fold.csv"}
+    assert {path.name for path in tiny_model.iterdir()} == {
+        CARD,
+        ADAPTER,
+        NEIGHBOURS,
+        "README.md",
+        "out_of_fold.csv",
+    }
     assert bundle.sha256 == hashlib.sha256((tiny_model / CARD).read_bytes()).hexdigest()
     assert bundle.card.extraction_settings().name == "breast-ultrasound"
 
@@ -80,7 +87,7 @@ def test_a_missing_file_is_named(copy):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"schema_version": 3}, "schema version 3 and this radllm reads 1 and 2"),
+        ({"schema_version": 4}, "schema version 4 and this radllm reads 1 and 2 and 3"),
         ({"schema_version": "1; rm"}, "schema version 1; rm"),
         ({"template_version": 7}, "version 7 of the prompt"),
         ({"threshold": 3}, "malformed \\(threshold\\)"),

@@ -12,15 +12,16 @@ FILES = """
     errors processes safe_files features feature_names shipped descriptors knowledge prediction dicom_files
     image_files imaging extraction feature_table cohort selection prompt prompt_writer model_cache fetching
     tokenizer_file base_models estimates calibration calibrating conformal protocol connection client local_server
-    metrics intervals stability scorecard heads classical fusion explanation bundle cautions llm model exporting
-    vllm_engine micro_batches served_models server_files server_connections server_journal server_trust server_app
-    server model_card training evaluation table_evaluation methods contenders performance building adaptation datasets
-    reproduction reports doctor console cli_support cli_studies cli_datasets cli_reproduce cli_server cli __main__
+    metrics intervals stability scorecard heads classical fusion explanation training_reference bundle cautions llm
+    model exporting vllm_engine micro_batches served_models server_files server_connections server_journal
+    server_trust server_app server model_card training evaluation table_evaluation methods contenders performance
+    building adaptation datasets reproduction reports doctor console cli_support cli_studies cli_datasets
+    cli_reproduce cli_server cli __main__
 """
 TORCH_FREE_FILES = """
     errors features feature_names prediction imaging extraction feature_table cohort selection prompt base_models
-    estimates calibration heads protocol client bundle cautions explanation model vllm_engine server model_card
-    datasets.manifest datasets.phantoms reports.html doctor console cli
+    estimates calibration heads training_reference protocol client bundle cautions explanation model vllm_engine
+    server model_card datasets.manifest datasets.phantoms reports.html doctor console cli
 """
 ORDER, TORCH_FREE = FILES.split(), TORCH_FREE_FILES.split()
 

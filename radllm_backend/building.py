@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.evaluation import Fold, Study, evaluate, hardware, make_work_folder, modality_of, versions_used
 from radllm_backend.extraction import Settings, load_settings
 from radllm_backend.feature_table import FeatureTable
-from radllm_backend.heads import head_file
+from radllm_backend.features import Extraction
+from radllm_backend.heads import head_file, pooling_of
 from radllm_backend.methods import METHODS, Learned
 from radllm_backend.model_card import model_readme
 from radllm_backend.performance import OutOfFold, calibration_check, performances, subgroups
@@ -53,6 +55,7 @@ from radllm_backend.safe_files import read_json, sha256_of
 from radllm_backend.scorecard import Outcome, Scorecard
 from radllm_backend.selection import usable_columns
 from radllm_backend.training import Report, Start, TrainingOptions
+from radllm_backend.training_reference import NEIGHBOURS, ClassQuantiles, Neighbourhood, Spread
 
 FloatArray = NDArray[np.float64]
 DEFAULT_BASE = "smollm2-135m-instruct"
@@ -120,6 +123,7 @@ def train(plan: TrainingPlan, report: Report) -> Bundle:
     learned = METHODS[plan.method](final)
     judged = OutOfFold.pooled(outcomes, NAMES[plan.method], lesions) if outcomes else None
     card, files = _card(plan, settings, modality, lesions, final.writer, learned, judged)
+    files[NEIGHBOURS] = _neighbourhood(final, learned).file()
     card = card.model_copy(update={"evaluations": evaluations})
     processes.wait()  # nobody reads or writes the work folder any more
     if processes.is_main():
@@ -291,6 +295,7 @@ def _card(
         style=plan.options.style,
         features=_summaries(writer, lesions),
         descriptors=_descriptor_summaries(lesions),
+        spread=Spread.fit(writer.standardise(lesions)) if writer.template.features else None,
         threshold=threshold,
         calibration=calibration,
         conformal=ConformalReference.from_scores(probabilities, lesions.labels) if judged else None,
@@ -305,13 +310,26 @@ def _card(
     return card, files
 
 
+def _neighbourhood(final: Fold, learned: Learned) -> Neighbourhood:
+    """Where the model that reads the prompts puts the training lesions."""
+    states, _ = final.enhanced(final.options) if learned.adapter else final.frozen(final.options)
+    return Neighbourhood.fit(states, final.inside.labels, pooling_of(learned.head))
+
+
 def _summaries(writer: PromptWriter, lesions: Lesions) -> list[FeatureSummary]:
     names = writer.template.features
-    quantiles = np.quantile(lesions.columns(names), np.linspace(0, 1, QUANTILES), axis=0)
+    columns = lesions.columns(names)
+    quantiles = np.quantile(columns, np.linspace(0, 1, QUANTILES), axis=0)
     return [
-        FeatureSummary(feature=name, mean=mean, deviation=deviation, quantiles=tuple(column))
-        for name, mean, deviation, column in zip(
-            names, writer.mean.tolist(), writer.deviation.tolist(), quantiles.T.tolist(), strict=True
+        FeatureSummary(
+            feature=name,
+            mean=mean,
+            deviation=deviation,
+            quantiles=tuple(own),
+            by_class=ClassQuantiles.fit(values, lesions.labels),
+        )
+        for name, mean, deviation, own, values in zip(
+            names, writer.mean.tolist(), writer.deviation.tolist(), quantiles.T.tolist(), columns.T, strict=True
         )
     ]
 
@@ -336,6 +354,7 @@ def _summary(plan: TrainingPlan, lesions: Lesions, learned: Learned) -> Training
         malignant=int(lesions.labels.sum()),
         patients=len(set(lesions.groups)),
         fewest_voxels=min((row.geometry.voxels for row in extractions), default=None),
+        spacing=_spacing(extractions),
         # What an adapted model learned from before is no new lesion to it.
         lesion_hashes=list(dict.fromkeys([*hashes, *(origin.training.lesion_hashes if origin else [])])),
         options=plan.options.model_dump(),
@@ -343,6 +362,11 @@ def _summary(plan: TrainingPlan, lesions: Lesions, learned: Learned) -> Training
         versions=versions_used(),
         hardware=hardware(),
     )
+
+
+def _spacing(extractions: Sequence[Extraction]) -> tuple[float, float] | None:
+    known = [size for row in extractions if row.geometry.spacing_known for size in row.geometry.spacing[:2]]
+    return (min(known), max(known)) if known else None
 
 
 def _origin(bundle: Bundle) -> Origin:

@@ -32,10 +32,12 @@ from radllm_backend.safe_files import (
     whole_folder,
 )
 from radllm_backend.shipped import CARD, SHIPPED, shipped_models
+from radllm_backend.training_reference import NEIGHBOURS, ClassQuantiles, Spread
 
-SCHEMA_VERSION: Final = 2
-READABLE_VERSIONS = (1, SCHEMA_VERSION)
-"""Version 1 was always a LoRA head that reads features, without a conformal reference."""
+SCHEMA_VERSION: Final = 3
+READABLE_VERSIONS = (1, 2, SCHEMA_VERSION)
+"""Version 1 was always a LoRA head that reads features, without a conformal reference; version 2 keeps nothing of its
+training lesions but quantiles of each feature."""
 ADAPTER = "adapter.safetensors"
 QUANTILES = 101
 """Training quantiles kept of each feature: the 0th to the 100th percentile."""
@@ -64,6 +66,7 @@ class FeatureSummary(Record):
     mean: float
     deviation: float = Field(gt=0)
     quantiles: tuple[float, ...] = Field(min_length=QUANTILES, max_length=QUANTILES)
+    by_class: ClassQuantiles | None = None
 
 
 class DescriptorSummary(Record):
@@ -148,6 +151,8 @@ class TrainingSummary(Record):
     patients: int
     fewest_voxels: int | None
     """Size of the smallest training lesion; None where the table does not say."""
+    spacing: tuple[float, float] | None = None
+    """Smallest and largest in-plane pixel spacing of the training lesions in mm; None where no image has one."""
     lesion_hashes: list[str]
     """Content hash of each training lesion (image and mask), to recognise one that comes back."""
     options: dict[str, Any]
@@ -159,7 +164,7 @@ class TrainingSummary(Record):
 class ModelCard(Record):
     """The content of ``model.json``."""
 
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     modality: Literal["MG", "US", "CT", "MR"]
     base: BaseReference
@@ -175,6 +180,8 @@ class ModelCard(Record):
     """In the order of the prompt."""
     descriptors: list[DescriptorSummary] = Field([])
     """In the order of the prompt, after the features."""
+    spread: Spread | None = None
+    """Of the features; None for a model without them."""
     threshold: float = Field(gt=0, lt=1)
     """Calibrated probability from which a lesion is called likely malignant."""
     calibration: Calibration
@@ -214,6 +221,11 @@ class ModelCard(Record):
         if self.settings is None or self.settings_name is None:
             return None
         return Settings.from_dict(self.settings, self.settings_name)
+
+    @property
+    def knows_neighbours(self) -> bool:
+        """Whether the bundle says where each training lesion lies."""
+        return NEIGHBOURS in self.files
 
     def parts(self) -> list[str]:
         """The files that hold its numbers."""

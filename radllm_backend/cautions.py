@@ -8,8 +8,13 @@ from collections.abc import Iterator
 from radllm_backend.bundle import DescriptorSummary, FeatureSummary, ModelCard
 from radllm_backend.descriptors import display_name as descriptor_name
 from radllm_backend.feature_names import depends_on_spacing, display_name
-from radllm_backend.features import Extraction, Features
-from radllm_backend.prediction import Band, Caution
+from radllm_backend.features import Extraction, Features, Geometry
+from radllm_backend.prediction import Band, Caution, Typicality
+
+FAR = 99.0
+"""Percentage of the training lesions that lie nearer to their middle, from which on a lesion is far from them."""
+MUCH = 1.5
+"""Factor beyond the training images' pixel spacings from which on a spacing differs much."""
 
 _MODALITY_NAMES = {"MG": "a mammogram", "US": "an ultrasound image", "CT": "a CT", "MR": "an MR image"}
 _MODALITY_PLURALS = {"MG": "mammograms", "US": "ultrasound images", "CT": "CT", "MR": "MR images"}
@@ -31,6 +36,15 @@ def find_cautions(features: Features, card: ModelCard, settings_sha256: str | No
     found += _outside_range(features, card.features)
     found += _about_descriptors(features, card.descriptors)
     return found
+
+
+def about_distance(typicality: Typicality) -> Caution:
+    """The caution of a lesion that is unlike the training lesions as a whole."""
+    return Caution(
+        code="far-from-training",
+        text=f"All features together, the lesion lies farther from the middle of the training lesions than "
+        f"{typicality.percentile:.0f}% of them do: it is unlike what the model was trained on.",
+    )
 
 
 def about_uncertainty(band: Band) -> Caution:
@@ -71,6 +85,7 @@ def _about_extraction(extraction: Extraction, card: ModelCard, settings_sha256: 
             code="spacing-unknown",
             text="The image has no pixel spacing and the model reads lengths in mm: give the spacing.",
         )
+    yield from _about_spacing(extraction.geometry, card.training.spacing)
     fewest = card.training.fewest_voxels
     if fewest is not None and extraction.geometry.voxels < fewest:
         yield Caution(
@@ -79,6 +94,19 @@ def _about_extraction(extraction: Extraction, card: ModelCard, settings_sha256: 
         )
     if extraction.geometry.touches_border:
         yield Caution(code="touches-border", text="The lesion reaches the edge of the image, so a part may be missing.")
+
+
+def _about_spacing(geometry: Geometry, trained: tuple[float, float] | None) -> Iterator[Caution]:
+    """Texture hangs on the pixel's size, also where no feature is a length."""
+    if trained is None or not geometry.spacing_known:
+        return
+    own = geometry.spacing[:2]
+    if min(own) < trained[0] / MUCH or max(own) > trained[1] * MUCH:
+        yield Caution(
+            code="spacing-differs",
+            text=f"The pixels measure {' × '.join(f'{size:.4g}' for size in own)} mm, and those of the training images "
+            f"{trained[0]:.4g} to {trained[1]:.4g} mm: texture does not compare.",
+        )
 
 
 def _outside_range(features: Features, summaries: list[FeatureSummary]) -> Iterator[Caution]:

@@ -41,9 +41,6 @@ BaseOption = Annotated[str | None, typer.Option(help="Base model: a name, a pull
 DescriptorOption = Annotated[
     list[str] | None, typer.Option("--descriptor", help="What the radiologist sees: mass_shape=oval; repeatable.")
 ]
-ShapleyOption = Annotated[
-    bool, typer.Option("--shapley", help="Effects that add up (Shapley values): up to 512 prompts a lesion.")
-]
 ConfidenceOption = Annotated[float, typer.Option(help="Of the uncertain band, 0.5 to 0.99: the higher, the wider.")]
 
 
@@ -101,7 +98,6 @@ def classify(
     base_model: BaseOption = None,
     descriptor: DescriptorOption = None,
     confidence: ConfidenceOption = 0.8,
-    shapley: ShapleyOption = False,
     dicom: Annotated[
         bool, typer.Option("--dicom", help="Also segmentation.dcm and report.dcm, for an image from DICOM.")
     ] = False,
@@ -129,7 +125,7 @@ def classify(
         folders = [output]
     extracted = [extract(lesion, chosen.settings) for lesion in lesions]
     features = [row.model_copy(update={"descriptors": descriptors}) for row in extracted]
-    predictions = [chosen.predict(row, confidence=confidence, shapley=shapley) for row in features]
+    predictions = [chosen.predict(row, confidence=confidence) for row in features]
     for folder, prediction, row, lesion in zip(folders, predictions, features, lesions, strict=True):
         write_reports(folder, prediction, row, lesion)
         if write_dicom:
@@ -155,7 +151,6 @@ def describe(
     ),
     base_model: BaseOption = None,
     confidence: ConfidenceOption = 0.8,
-    shapley: ShapleyOption = False,
 ) -> None:
     """Classify a lesion by the radiologist's descriptors alone: prediction.json, features.csv and report.html."""
     from radllm_backend.conformal import check_confidence
@@ -168,7 +163,7 @@ def describe(
     check_output_folder(output)
     check_confidence(confidence)
     features = Features(values={}, descriptors=parse_descriptors(descriptors))
-    prediction = Model.load(model, base_model).predict(features, confidence=confidence, shapley=shapley)
+    prediction = Model.load(model, base_model).predict(features, confidence=confidence)
     write_reports(output, prediction, features)
     show_prediction(prediction, output / "report.html")
 

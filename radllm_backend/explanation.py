@@ -1,22 +1,30 @@
-"""Why: how much each feature moved a prediction."""
+"""Why: how much each feature moved a prediction, and what it would have to be for another call."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
-Value = TypeVar("Value")
 BoolArray = NDArray[np.bool_]
-Score = Callable[[list[list[float]], list[list[str]]], list[float]]
-"""Log-odds of lesions from their standardised values and their descriptors, both in the prompt's order."""
+FloatArray = NDArray[np.float64]
+Variants = tuple[list[list[float]], list[list[str]]]
+"""Standardised values and descriptors of variants of a lesion, both in the prompt's order."""
+Score = Callable[[Variants], Sequence[float]]
+"""Log-odds of variants."""
+Effort = Callable[[Variants], float]
+"""What scoring variants costs, in scores of one lesion."""
 
-BUDGET = 512
-"""So many prompts at most are scored for the shares of one lesion: up to nine features and descriptors exactly."""
+AFFORDABLE = 14.0
+"""In scores of one lesion. Together with the counterfactuals an explanation costs at most 20."""
+MOST_EXACT = 12
+"""Of more players than this not even the number of coalitions is counted: they are sampled."""
+_FEWEST_PAIRS, _MOST_PAIRS = 3, 32
+_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -25,102 +33,152 @@ class Shares:
 
     effects: list[float]
     """One a feature, then one a descriptor; 0 for a descriptor that was not given."""
-    errors: list[float]
-    """Standard error of each; 0 where all coalitions were scored."""
+    error: float
+    """95% of the effects lie within this of the exact ones; 0 where all coalitions were scored."""
     baseline: float
     """Log-odds with every feature at the training mean and no descriptor given."""
 
 
-def occlusion_effects(
-    standardised: Sequence[float], descriptors: Sequence[str], logit: float, score: Score
-) -> list[float]:
-    """Change of the log-odds when each feature alone is put back to the training mean, or each descriptor left out.
+@dataclass(frozen=True)
+class _Game:
+    """The lesion's features and given descriptors as players, each in a coalition or not.
 
-    One-at-a-time occlusion (Zeiler and Fergus, ECCV 2014, on pixels): exact for each feature by itself, but the effects
-    of features that act together do not add up to the whole difference.
-
-    Args:
-        standardised: values in the prompt's order; the training mean is 0.
-        descriptors: values in the prompt's order; the empty one is not given.
-        logit: the log-odds of the lesion as it is.
-        score: scores as many lesions as there are features and descriptors.
-
-    Returns:
-        One effect a feature, then one a descriptor.
+    Those outside it stand at the training mean, or are not given (the baseline Shapley value: Sundararajan and Najmi,
+    ICML 2020).
     """
-    values = [_without(standardised, position, 0.0) for position in range(len(standardised))]
-    named = [_without(descriptors, position, "") for position in range(len(descriptors))]
-    occluded = score(
-        values + [list(standardised)] * len(named),
-        [list(descriptors)] * len(values) + named,
-    )
-    return [logit - without for without in occluded]
+
+    standardised: Sequence[float]
+    descriptors: Sequence[str]
+    score: Score
+    effort: Effort
+
+    @property
+    def players(self) -> list[int]:
+        given = [len(self.standardised) + index for index, value in enumerate(self.descriptors) if value]
+        return [*range(len(self.standardised)), *given]
+
+    def variants(self, coalitions: BoolArray) -> Variants:
+        """The lesion of each coalition [coalitions × players]."""
+        present = np.zeros((len(coalitions), len(self.standardised) + len(self.descriptors)), dtype=bool)
+        present[:, self.players] = coalitions
+        count = len(self.standardised)
+        values = (np.array(self.standardised) * present[:, :count]).tolist()
+        named = np.where(present[:, count:], np.array(self.descriptors, dtype=object), "").tolist()
+        return values, named
+
+    def worth(self, coalitions: BoolArray) -> FloatArray:
+        return np.array(self.score(self.variants(coalitions)))
 
 
 def shapley_shares(
-    standardised: Sequence[float], descriptors: Sequence[str], score: Score, *, budget: int = BUDGET, seed: int = 0
+    standardised: Sequence[float],
+    descriptors: Sequence[str],
+    score: Score,
+    effort: Effort,
+    *,
+    affordable: float = AFFORDABLE,
+    seed: int = 0,
 ) -> Shares:
     """Shapley values of features and given descriptors (Shapley, Contributions to the Theory of Games II (1953) 307).
 
-    Of a coalition, the features outside it stand at the training mean and the descriptors outside it are not given
-    (the baseline Shapley value: Sundararajan and Najmi, ICML 2020). Exact where the 2^k coalitions of k players fit the
-    budget; otherwise the mean over random orders of the players, each followed by its reverse, which cancels part of
-    the error (Mitchell et al., J Mach Learn Res 23 (2022) 43).
+    Exact where scoring all 2^k coalitions of k players is affordable; otherwise the mean over random orders of the
+    players, each followed by its reverse, which cancels part of the error (Mitchell et al., J Mach Learn Res 23 (2022)
+    43), as many as are affordable and three at least.
 
     Args:
         standardised: values in the prompt's order; the training mean is 0.
         descriptors: values in the prompt's order; the empty one is not given.
-        score: scores up to `budget` lesions at once.
-        budget: how many prompts may be scored, at least 2 (k + 1).
+        affordable: in scores of one lesion.
     """
-    given = [len(standardised) + index for index, value in enumerate(descriptors) if value]
-    players = [*range(len(standardised)), *given]
-
-    def worth(coalitions: BoolArray) -> NDArray[np.float64]:
-        present = np.zeros((len(coalitions), len(standardised) + len(descriptors)), dtype=bool)
-        present[:, players] = coalitions
-        values = [[value * float(kept) for value, kept in zip(standardised, row, strict=False)] for row in present]
-        named = [
-            [value if kept else "" for value, kept in zip(descriptors, row[len(standardised) :], strict=True)]
-            for row in present
-        ]
-        return np.array(score(values, named))
-
-    exact = 2 ** len(players) <= budget
-    found, errors, baseline = _exact(len(players), worth) if exact else _sampled(len(players), worth, budget, seed)
-    effects, deviations = (np.zeros(len(standardised) + len(descriptors)) for _ in range(2))
-    effects[players], deviations[players] = found, errors
-    return Shares(effects.tolist(), deviations.tolist(), baseline)
+    game = _Game(standardised, descriptors, score, effort)
+    count = len(game.players)
+    everything = _all_coalitions(count) if count <= MOST_EXACT else None
+    if everything is not None and effort(game.variants(everything)) <= affordable:
+        found, error, baseline = _exact(everything, game.worth(everything))
+    else:
+        found, error, baseline = _sampled(game, affordable, seed)
+    effects = np.zeros(len(standardised) + len(descriptors))
+    effects[game.players] = found
+    return Shares(effects.tolist(), error, baseline)
 
 
-Estimates = tuple[NDArray[np.float64], NDArray[np.float64], float]
-"""Shares, their standard errors, and the worth of nobody."""
+def _all_coalitions(count: int) -> BoolArray:
+    """Row n holds the players whose bits are set in n."""
+    return (np.arange(2**count)[:, np.newaxis] >> np.arange(count)) & 1 == 1
 
 
-def _exact(count: int, worth: Callable[[BoolArray], NDArray[np.float64]]) -> Estimates:
-    numbers = np.arange(2**count)
-    coalitions = (numbers[:, np.newaxis] >> np.arange(count)) & 1 == 1
-    worths, sizes = worth(coalitions), coalitions.sum(axis=1)
+def _exact(coalitions: BoolArray, worths: FloatArray) -> tuple[FloatArray, float, float]:
+    count, sizes = coalitions.shape[1], coalitions.sum(axis=1)
     shares = np.empty(count)
     for player in range(count):
         without = np.flatnonzero(~coalitions[:, player])
         weights = [1 / (count * math.comb(count - 1, size)) for size in sizes[without].tolist()]
         shares[player] = weights @ (worths[without + (1 << player)] - worths[without])
-    return shares, np.zeros(count), float(worths[0])
+    return shares, 0.0, float(worths[0])
 
 
-def _sampled(count: int, worth: Callable[[BoolArray], NDArray[np.float64]], budget: int, seed: int) -> Estimates:
+def _sampled(game: _Game, affordable: float, seed: int) -> tuple[FloatArray, float, float]:
+    count = len(game.players)
     random = np.random.default_rng(seed)
-    pairs = max(1, budget // (2 * (count + 1)))
-    orders = [order for _ in range(pairs) for one in [random.permutation(count)] for order in (one, one[::-1])]
-    ranks = np.argsort(np.array(orders), axis=1)
-    steps = ranks[:, np.newaxis, :] < np.arange(count + 1)[np.newaxis, :, np.newaxis]
-    worths = worth(steps.reshape(-1, count)).reshape(len(orders), count + 1)
-    gains = np.take_along_axis(np.diff(worths, axis=1), ranks, axis=1)
+    orders: list[NDArray[np.int_]] = []
+    for pairs in range(1, _MOST_PAIRS + 1):
+        order = random.permutation(count)
+        more = [*orders, order, order[::-1]]
+        steps = _growing(more).reshape(-1, count)
+        if pairs > _FEWEST_PAIRS and game.effort(game.variants(steps)) > affordable:
+            break
+        orders = more
+    pairs = len(orders) // 2
+    worths = game.worth(_growing(orders).reshape(-1, count)).reshape(len(orders), count + 1)
+    gains = np.take_along_axis(np.diff(worths, axis=1), np.argsort(np.array(orders), axis=1), axis=1)
     means = gains.reshape(pairs, 2, count).mean(axis=1)
-    errors = means.std(axis=0, ddof=1) / math.sqrt(pairs) if pairs > 1 else np.full(count, np.nan)
-    return means.mean(axis=0), errors, float(worths[0, 0])
+    # Of so few pairs a feature's own deviation says little: one is estimated from all features together. Those of one
+    # order hang together, so the degrees of freedom are the orders'.
+    deviation = math.sqrt(means.var(axis=0, ddof=1).mean() / pairs)
+    error = deviation * float(stats.t.ppf((1 + _CONFIDENCE) / 2, pairs - 1))
+    return means.mean(axis=0), error, float(worths[0, 0])
 
 
-def _without(given: Sequence[Value], position: int, nothing: Value) -> list[Value]:
-    return [nothing if index == position else value for index, value in enumerate(given)]
+def _growing(orders: Sequence[NDArray[np.int_]]) -> BoolArray:
+    """For each order the coalitions from nobody to everybody, [orders × (players + 1) × players]."""
+    ranks = np.argsort(np.array(orders), axis=1)
+    count = ranks.shape[1]
+    grown: BoolArray = ranks[:, np.newaxis, :] < np.arange(count + 1)[np.newaxis, :, np.newaxis]
+    return grown
+
+
+# --- what would have to be different --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another value of one feature or descriptor, and the score with it."""
+
+    value: float | str
+    logit: float
+
+
+def alternatives(
+    standardised: Sequence[float],
+    descriptors: Sequence[str],
+    others: Sequence[tuple[int, Sequence[float | str]]],
+    score: Score,
+) -> list[list[Alternative]]:
+    """The scores of a lesion in which one feature or descriptor has another value, and all else is the same.
+
+    Args:
+        others: positions, of features and then of descriptors, each with the standardised values or the terms to try.
+
+    Returns:
+        For each position one alternative a value.
+    """
+    values: list[list[float]] = []
+    named: list[list[str]] = []
+    for position, tried in others:
+        for value in tried:
+            row: list[float | str] = [*standardised, *descriptors]
+            row[position] = value
+            values.append([float(one) for one in row[: len(standardised)]])
+            named.append([str(one) for one in row[len(standardised) :]])
+    logits: Iterator[float] = iter(score((values, named)))
+    return [[Alternative(value, next(logits)) for value in tried] for _, tried in others]

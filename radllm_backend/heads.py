@@ -90,6 +90,13 @@ class EstimatorHead:
 Head = LinearHead | WeightedMean | EstimatorHead
 
 
+def pooling_of(head: Head | None) -> Pooling:
+    """Which hidden state a head reads; the adapter's own linear head reads the last token's."""
+    if head is None:
+        return "last"
+    return head.language.pooling if isinstance(head, WeightedMean) else head.pooling
+
+
 class HeadReference(Record):
     """The part of a head that stands in the model card; its numbers lie in a file beside it."""
 

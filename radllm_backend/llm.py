@@ -5,10 +5,12 @@ The head is a linear layer in fp32 on the last token's hidden state (Ra et al. 2
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -24,6 +26,8 @@ LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 
 _HEAD = "head."
 _GPU_BATCH = 32
+_FEWEST_TOKENS = 24
+"""On a CPU fewer tokens take as long as so many: each of the weights is fetched once a prompt."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) prompts."""
@@ -98,23 +102,60 @@ class PromptReader(nn.Module):
         """Log-odds [prompts] of tokenised prompts, in fp32, with gradients."""
         return self.head(self._last_hidden(prompts).float()).squeeze(1)
 
-    def score(self, prompts: Sequence[str], progress: Progress | None = None) -> list[float]:
-        """Log-odds of malignancy, one a prompt."""
+    def score(self, prompts: Sequence[str], progress: Progress | None = None, *, variants: bool = False) -> list[float]:
+        """Log-odds of malignancy, one a prompt.
+
+        Args:
+            variants: the prompts are much alike: what they begin with is read once, and rounded otherwise in the last
+                bits than a prompt read alone.
+        """
+        states = self._variant_states(prompts) if variants else self._states(prompts, progress)
         with torch.inference_mode():
-            scores = {text: float(self.head(states[-1].float())) for text, states in self._states(prompts, progress)}
+            scores = {text: float(self.head(own[-1].float())) for text, own in states}
         return [scores[prompt] for prompt in prompts]
 
-    def embed(self, prompts: Sequence[str], progress: Progress | None = None) -> dict[Pooling, Tensor]:
+    def embed(
+        self, prompts: Sequence[str], progress: Progress | None = None, *, variants: bool = False
+    ) -> dict[Pooling, Tensor]:
         """The enhanced features: the last layer's hidden state of the last token, and the mean of all tokens'.
 
         Either is [prompts × hidden size], fp32 on the CPU.
+
+        Args:
+            variants: as for `score`.
         """
-        pooled = {
-            text: (states[-1].float().cpu(), states.float().mean(dim=0).cpu())
-            for text, states in self._states(prompts, progress)
-        }
+        states = self._variant_states(prompts) if variants else self._states(prompts, progress)
+        pooled = {text: (own[-1].float().cpu(), own.float().mean(dim=0).cpu()) for text, own in states}
         last, mean = (torch.stack([pooled[prompt][index] for prompt in prompts]) for index in (0, 1))
         return {"last": last, "mean": mean}
+
+    def effort(self, prompts: Sequence[str]) -> float:
+        """What scoring variants costs; in no unit, for comparison with the effort of other prompts."""
+        tokens = [self.tokenise(text) for text in dict.fromkeys(prompts)]
+        if self.device.type != "cpu":
+            return float(math.ceil(len(tokens) / _GPU_BATCH))  # a batch takes little longer than one prompt
+        return float(sum(max(len(own) - shared, _FEWEST_TOKENS) for own, shared in _with_shared(tokens)))
+
+    def _variant_states(self, prompts: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """As `_states`, but tokens that prompts have in common at their beginning are read once."""
+        if self.device.type != "cpu":
+            yield from self._states(prompts, None)
+            return
+        from transformers import DynamicCache
+
+        self.eval()
+        texts = sorted(dict.fromkeys(prompts), key=self.tokenise)
+        cache, states = DynamicCache(config=self.backbone.config), torch.empty(0)
+        for text, (own, shared) in zip(texts, _with_shared([self.tokenise(text) for text in texts]), strict=True):
+            if not shared:
+                cache = DynamicCache(config=self.backbone.config)
+            elif shared < len(states):
+                cache.crop(shared - len(states))  # how many are taken away
+            with torch.inference_mode():
+                rest = torch.tensor([own[shared:]])
+                fresh = self.backbone(input_ids=rest, past_key_values=cache, use_cache=True).last_hidden_state[0]
+                states = torch.cat([states[:shared], fresh]) if shared else fresh
+            yield text, states
 
     def _states(self, prompts: Sequence[str], progress: Progress | None) -> Iterator[tuple[str, Tensor]]:
         """Each different prompt with the last layer's hidden states, [tokens × hidden size]."""
@@ -215,6 +256,15 @@ class LoraClassifier(PromptReader):
         if computes_bf16(self.device):
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
+
+
+def _with_shared(prompts: Sequence[list[int]]) -> Iterator[tuple[list[int], int]]:
+    """Tokenised prompts in ascending order, each with how many tokens it begins with that the one before also has."""
+    before: list[int] = []
+    for own in sorted(prompts):
+        alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, own, strict=False)))
+        yield own, min(alike, len(own) - 1)  # the last token is read anew: it may be all there is
+        before = own
 
 
 def _lora(layer: str, part: str) -> str:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from radllm_backend import __version__
 from radllm_backend.base_models import locate
 from radllm_backend.bundle import ADAPTER, Bundle, FeatureSummary, ModelCard, read_bundle
-from radllm_backend.cautions import about_uncertainty, find_cautions
+from radllm_backend.cautions import FAR, about_distance, about_uncertainty, find_cautions
 from radllm_backend.conformal import DEFAULT_CONFIDENCE, band, check_confidence
 from radllm_backend.descriptors import canonical, indicators
 from radllm_backend.descriptors import display_name as descriptor_name
 from radllm_backend.errors import RadllmError
-from radllm_backend.explanation import occlusion_effects, shapley_shares
+from radllm_backend.explanation import Alternative, Variants, alternatives, shapley_shares
 from radllm_backend.extraction import Settings
 from radllm_backend.feature_names import display_name
 from radllm_backend.features import Features
@@ -31,16 +31,24 @@ from radllm_backend.prediction import (
     Band,
     CallWord,
     Caution,
+    Counterfactual,
     DescriptorShare,
     FeatureShare,
     ModelIdentity,
+    Neighbour,
     Prediction,
+    Typicality,
 )
+from radllm_backend.training_reference import Neighbourhood
 
 if TYPE_CHECKING:
     from radllm_backend.llm import Progress, PromptReader
 
 Share = TypeVar("Share", FeatureShare, DescriptorShare)
+EXPLAINED = 2
+"""Features and descriptors for which it is said what they would have to be for another call."""
+OTHER_PERCENTILES = (5, 25, 50, 75, 95)
+"""Of the training lesions: the values that are tried for that."""
 _VERSIONED = ("torch", "transformers")
 
 
@@ -82,22 +90,19 @@ class Model:
     def name(self) -> str:
         return self.card.name
 
-    def predict(
-        self, features: Features, *, confidence: float = DEFAULT_CONFIDENCE, shapley: bool = False
-    ) -> Prediction:
-        """The prediction of one lesion with the effect of each feature.
+    def predict(self, features: Features, *, confidence: float = DEFAULT_CONFIDENCE) -> Prediction:
+        """The prediction of one lesion with its reasons: each feature's share, what would change the call, and the
+        nearest training lesions.
 
         Args:
             confidence: of the uncertain band, 0.5..0.99 (`conformal.band`): the higher, the wider. A model without a
                 conformal reference has no band, and calls no lesion uncertain.
-            shapley: effects that add up (`explanation.shapley_shares`), at the cost of up to 512 scores.
 
         Raises:
             RadllmError: a feature of the model is missing or undefined, the base model is not there, or there is no
                 such confidence.
         """
-        prediction = self.predict_many([features], explain=not shapley, confidence=confidence)[0]
-        return self._with_shares(prediction, self._read(features)) if shapley else prediction
+        return self.predict_many([features], explain=True, confidence=confidence)[0]
 
     def predict_many(
         self,
@@ -110,16 +115,19 @@ class Model:
         """Predictions of many lesions, each exactly as `predict` gives it.
 
         Args:
-            explain: also compute each feature's effect, at the cost of one score more a feature.
+            explain: also give the reasons, at the cost of up to 20 predictions more a lesion.
             progress: called with (done, total) lesions.
         """
         uncertain = self._band(confidence)
         readings = [self._read(features) for features in lesions]
         logits = self._logits(readings, progress)
-        return [
-            self._prediction(features, reading, logit, explain, uncertain)
+        predictions = [
+            self._prediction(features, reading, logit, uncertain)
             for features, reading, logit in zip(lesions, readings, logits, strict=True)
         ]
+        if not explain:
+            return predictions
+        return [self._explained(*pair) for pair in zip(predictions, readings, strict=True)]
 
     def embed(self, lesions: Sequence[Features], pooling: Pooling = "last") -> NDArray[np.float32]:
         """The enhanced features: the language model's last layer, [lesions × hidden size]; frozen without an adapter.
@@ -184,12 +192,14 @@ class Model:
             )
         return _Reading(values, given, self._template.render(values, given))
 
-    def _logits(self, readings: Sequence[_Reading], progress: Progress | None = None) -> list[float]:
-        """The score of each lesion: it does not depend on which others are scored with it."""
+    def _logits(
+        self, readings: Sequence[_Reading], progress: Progress | None = None, *, variants: bool = False
+    ) -> list[float]:
+        """The score of each lesion: but for variants of one, it does not depend on which others are scored with it."""
         prompts = [reading.prompt for reading in readings]
         if self._head is None:
-            return self.reader.score(prompts, progress)
-        states = self.reader.embed(prompts, progress)
+            return self.reader.score(prompts, progress, variants=variants)
+        states = self.reader.embed(prompts, progress, variants=variants)
         hidden: dict[Pooling, NDArray[np.float32]] = {pooling: states[pooling].numpy() for pooling in states}
         return [
             float(self._head.logits(self._design(reading), {name: rows[[index]] for name, rows in hidden.items()})[0])
@@ -202,9 +212,9 @@ class Model:
         flags = indicators(descriptors, np.array([reading.descriptors], dtype=str))
         return np.hstack([np.array([reading.standardised], dtype=np.float64), flags])
 
-    def _score_variants(self, values: list[list[float]], descriptors: list[list[str]]) -> list[float]:
-        pairs = zip(values, descriptors, strict=True)
-        return self._logits([_Reading(one, given, self._template.render(one, given)) for one, given in pairs])
+    def _variants(self, variants: Variants) -> list[_Reading]:
+        pairs = zip(*variants, strict=True)
+        return [_Reading(values, named, self._template.render(values, named)) for values, named in pairs]
 
     @staticmethod
     def _value(features: Features, feature: str) -> float:
@@ -227,22 +237,20 @@ class Model:
             return "uncertain"
         return "likely malignant" if probability >= self.card.threshold else "likely benign"
 
-    def _cautions(self, features: Features, probability: float, uncertain: Band | None) -> list[Caution]:
+    def _cautions(
+        self, features: Features, probability: float, uncertain: Band | None, typicality: Typicality | None
+    ) -> list[Caution]:
         cautions = find_cautions(features, self.card, self._settings.sha256 if self._settings else None)
+        if typicality is not None and typicality.percentile >= FAR:
+            cautions.append(about_distance(typicality))
         if uncertain is not None and uncertain.holds(probability):
             cautions.append(about_uncertainty(uncertain))
         return cautions
 
-    def _prediction(
-        self, features: Features, reading: _Reading, logit: float, explain: bool, uncertain: Band | None
-    ) -> Prediction:
-        calibration = self.card.calibration
-        probability = calibration.probability(logit)
-        count = len(reading.standardised)
-        effects: list[float | None] = [None] * (count + len(reading.descriptors))
-        if explain:
-            raw = occlusion_effects(reading.standardised, reading.descriptors, logit, self._score_variants)
-            effects = [calibration.slope * effect for effect in raw]
+    def _prediction(self, features: Features, reading: _Reading, logit: float, uncertain: Band | None) -> Prediction:
+        """Without its reasons."""
+        probability = self.card.calibration.probability(logit)
+        typicality = self.card.spread.typicality(reading.standardised) if self.card.spread else None
         return Prediction(
             probability=probability,
             call=self._call(probability, uncertain),
@@ -250,30 +258,33 @@ class Model:
             band=uncertain,
             logit=logit,
             features=[
-                self._share(summary, self._value(features, summary.feature), position, effect)
-                for summary, position, effect in zip(
-                    self.card.features, reading.standardised, effects[:count], strict=True
-                )
+                self._share(summary, self._value(features, summary.feature), position)
+                for summary, position in zip(self.card.features, reading.standardised, strict=True)
             ],
             descriptors=[
                 DescriptorShare(
                     descriptor=row.descriptor,
                     name=descriptor_name(row.descriptor),
                     value=canonical(row.descriptor, given),
-                    effect=effect,
                 )
-                for row, given, effect in zip(self.card.descriptors, reading.descriptors, effects[count:], strict=True)
+                for row, given in zip(self.card.descriptors, reading.descriptors, strict=True)
             ],
-            cautions=self._cautions(features, probability, uncertain),
+            typicality=typicality,
+            cautions=self._cautions(features, probability, uncertain, typicality),
             prompt=reading.prompt,
             model=self.identity,
             extraction=features.extraction,
             versions=_versions(),
         )
 
-    def _with_shares(self, prediction: Prediction, reading: _Reading) -> Prediction:
-        calibration = self.card.calibration
-        found = shapley_shares(reading.standardised, reading.descriptors, self._score_variants)
+    def _explained(self, prediction: Prediction, reading: _Reading) -> Prediction:
+        """The prediction with its reasons."""
+        calibration, alone = self.card.calibration, self.reader.effort([reading.prompt])
+
+        def effort(variants: Variants) -> float:
+            return self.reader.effort([one.prompt for one in self._variants(variants)]) / alone
+
+        found = shapley_shares(reading.standardised, reading.descriptors, self._score, effort)
         effects = [calibration.slope * effect for effect in found.effects]
         count = len(prediction.features)
         return prediction.model_copy(
@@ -283,13 +294,78 @@ class Model:
                 "additive": Additive(
                     baseline=calibration.slope * found.baseline + calibration.intercept,
                     baseline_probability=calibration.probability(found.baseline),
-                    error=abs(calibration.slope) * max(found.errors, default=0.0),
+                    error=abs(calibration.slope) * found.error,
                 ),
+                "counterfactuals": self._counterfactuals(prediction, reading, effects),
+                "neighbours": self._neighbours(reading.prompt),
             }
         )
 
+    def _score(self, variants: Variants) -> list[float]:
+        return self._logits(self._variants(variants), variants=True)
+
+    def _counterfactuals(
+        self, prediction: Prediction, reading: _Reading, effects: Sequence[float]
+    ) -> list[Counterfactual]:
+        """Of the two features or descriptors that moved the prediction most."""
+        strongest = sorted(range(len(effects)), key=lambda position: -abs(effects[position]))[:EXPLAINED]
+        tried = [(position, self._other_values(position, reading)) for position in strongest if effects[position]]
+        scored = alternatives(reading.standardised, reading.descriptors, tried, self._score)
+        return [
+            self._counterfactual(prediction, position, found)
+            for (position, _), found in zip(tried, scored, strict=True)
+        ]
+
+    def _other_values(self, position: int, reading: _Reading) -> list[float | str]:
+        """Standardised values or terms of the training lesions, the nearest or the commonest first."""
+        count = len(self.card.features)
+        if position < count:
+            summary, own = self.card.features[position], reading.standardised[position]
+            values = [(summary.quantiles[share] - summary.mean) / summary.deviation for share in OTHER_PERCENTILES]
+            values.sort(key=lambda value: abs(value - own))
+            return [*values]
+        counts = self.card.descriptors[position - count].counts
+        terms = [term for term in counts if term and term != reading.descriptors[position - count]]
+        return list(sorted(terms, key=lambda term: -counts[term])[: len(OTHER_PERCENTILES)])
+
+    def _counterfactual(self, prediction: Prediction, position: int, found: Sequence[Alternative]) -> Counterfactual:
+        count = len(self.card.features)
+        share: FeatureShare | DescriptorShare
+        share = prediction.features[position] if position < count else prediction.descriptors[position - count]
+        name = share.feature if isinstance(share, FeatureShare) else share.descriptor
+        for other in found:
+            probability = self.card.calibration.probability(other.logit)
+            call = self._call(probability, prediction.band)
+            if call != prediction.call:
+                return Counterfactual(
+                    feature=name,
+                    name=share.name,
+                    value=self._in_words(position, other.value),
+                    probability=probability,
+                    call=call,
+                )
+        return Counterfactual(feature=name, name=share.name)
+
+    def _in_words(self, position: int, value: float | str) -> float | str:
+        """A value on the feature's own scale, or a descriptor's canonical terms."""
+        count = len(self.card.features)
+        if isinstance(value, str):
+            return canonical(self.card.descriptors[position - count].descriptor, value)
+        summary = self.card.features[position]
+        return summary.mean + value * summary.deviation
+
+    @cached_property
+    def _neighbourhood(self) -> Neighbourhood | None:
+        return Neighbourhood.read(self.folder) if self.card.knows_neighbours else None
+
+    def _neighbours(self, prompt: str) -> list[Neighbour]:
+        if self._neighbourhood is None:
+            return []
+        states = self.reader.embed([prompt])
+        return self._neighbourhood.nearest({pooling: rows.numpy() for pooling, rows in states.items()})
+
     @staticmethod
-    def _share(summary: FeatureSummary, value: float, standardised: float, effect: float | None) -> FeatureShare:
+    def _share(summary: FeatureSummary, value: float, standardised: float) -> FeatureShare:
         below, not_above = bisect_left(summary.quantiles, value), bisect_right(summary.quantiles, value)
         return FeatureShare(
             feature=summary.feature,
@@ -297,7 +373,6 @@ class Model:
             value=value,
             standardised=standardised,
             training_percentile=100 * (below + not_above) / (2 * len(summary.quantiles)),
-            effect=effect,
         )
 
     @cached_property

@@ -25,8 +25,7 @@ class FeatureShare(Record):
     training_percentile: float = Field(ge=0, le=100)
     """Percentage of the training lesions with a smaller value (ties count half)."""
     effect: float | None = None
-    """Change of the calibrated log-odds of malignancy against the same lesion with this feature at the training mean;
-    None where it was not asked for."""
+    """Its Shapley share of the calibrated log-odds of malignancy (`Additive`); None where it was not asked for."""
 
 
 class DescriptorShare(Record):
@@ -39,7 +38,7 @@ class DescriptorShare(Record):
     value: str
     """Its canonical terms; empty where it was not given."""
     effect: float | None = None
-    """Change of the calibrated log-odds against the same lesion without this descriptor; None: not asked for."""
+    """Its Shapley share of the calibrated log-odds; 0 where it was not given, None where it was not asked for."""
 
 
 class Caution(Record):
@@ -66,13 +65,67 @@ class ModelIdentity(Record):
 
 
 class Additive(Record):
-    """The effects are Shapley values: with the log-odds of the baseline they add up to the lesion's."""
+    """What the effects are shares of: with the log-odds of the baseline they add up to the lesion's."""
 
     baseline: float
     """Calibrated log-odds with every feature at the training mean and no descriptor given."""
     baseline_probability: float = Field(ge=0, le=1)
-    error: float
-    """Largest standard error of an effect; 0 where every coalition of features was scored."""
+    error: float = Field(ge=0)
+    """95% of the effects lie within this of the exact ones; 0 where every coalition of features was scored."""
+
+
+class Counterfactual(Record):
+    """What one of the features that moved a prediction most would have to be for another call, all else the same."""
+
+    feature: str
+    """PyRadiomics' name, or the descriptor's."""
+    name: str
+    """The name in the prompt."""
+    value: float | str | None = None
+    """The nearest of the training lesions' values (their 5th, 25th, 50th, 75th and 95th percentile), or of a
+    descriptor's terms the commonest, with another call; None where there is none."""
+    probability: float | None = Field(None, ge=0, le=1)
+    """With that value."""
+    call: CallWord | None = None
+
+
+class Neighbour(Record):
+    """A training lesion that the model reads much like this one."""
+
+    lesion: int = Field(ge=1)
+    """Its number among the training lesions: their order in ``out_of_fold.csv`` and nothing else about them."""
+    label: Literal["benign", "malignant"]
+    distance: float = Field(ge=0)
+    """Between the enhanced features; 1 is the median distance of a training lesion from its nearest neighbour."""
+
+
+class Typicality(Record):
+    """How far a lesion lies from the middle of the training lesions, all features together."""
+
+    distance: float = Field(ge=0)
+    """Mahalanobis distance of the standardised features of the prompt, in standard deviations."""
+    percentile: float = Field(ge=0, le=100)
+    """Percentage of the training lesions that lie nearer to their middle."""
+
+
+class MaskVariant(Record):
+    """The same lesion with a slightly other outline."""
+
+    name: str
+    """What was done to the mask: ``one pixel smaller``."""
+    probability: float | None = Field(None, ge=0, le=1)
+    """None where nothing is left of the lesion, or its features are undefined."""
+
+
+class Stability(Record):
+    """How far the probability moves when the outline does."""
+
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=0, le=1)
+    """Lowest and highest probability, that of the mask as it was drawn included."""
+    calls: list[CallWord]
+    """The different calls among them, the commonest first."""
+    variants: list[MaskVariant]
 
 
 class Band(Record):
@@ -109,7 +162,7 @@ class Band(Record):
 class Prediction(Record):
     """The calibrated probability of malignancy of one lesion, with everything needed to understand and repeat it."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     probability: float = Field(ge=0, le=1)
     call: CallWord
     threshold: float = Field(ge=0, le=1)
@@ -122,7 +175,15 @@ class Prediction(Record):
     descriptors: list[DescriptorShare] = Field([])
     """In the order of the prompt, after the features."""
     additive: Additive | None = None
-    """None where each effect is of one feature put back alone: those do not add up."""
+    """None where the effects were not asked for."""
+    counterfactuals: list[Counterfactual] = Field([])
+    """Of the two that moved the prediction most, the stronger one first; empty where they were not asked for."""
+    neighbours: list[Neighbour] = Field([])
+    """The nearest training lesions, the nearest first; empty where not asked for, or the model keeps none."""
+    typicality: Typicality | None = None
+    """None for a model without features, or of an older radllm."""
+    stability: Stability | None = None
+    """None where it was not asked for."""
     cautions: list[Caution]
     prompt: str
     model: ModelIdentity

@@ -22,6 +22,7 @@ from radllm_backend.bundle import ADAPTER, Bundle
 from radllm_backend.errors import RadllmError
 from radllm_backend.exporting import LABELS, export_name, require_lora_head
 from radllm_backend.model import Model
+from radllm_backend.prediction import Neighbour
 
 KEY_VARIABLE = "RADLLM_VLLM_KEY"
 """Environment variable with the vLLM server's API key, where it wants one."""
@@ -66,8 +67,14 @@ class VllmClassifier:
         self._parts = parts
         self._address = f"{parts.scheme}://{parts.netloc}"
 
-    def score(self, prompts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> list[float]:
-        """Log-odds of malignancy, one a prompt.
+    def effort(self, prompts: Sequence[str]) -> float:
+        """In requests: vLLM reads the prompts of one together."""
+        return float(math.ceil(len(set(prompts)) / _BATCH))
+
+    def score(
+        self, prompts: Sequence[str], progress: Callable[[int, int], None] | None = None, *, variants: bool = False
+    ) -> list[float]:
+        """Log-odds of malignancy, one a prompt; vLLM itself reads what prompts have in common once.
 
         Raises:
             EngineError: the vLLM server does not answer, or not with this model's scores.
@@ -81,7 +88,9 @@ class VllmClassifier:
                 progress(len(scores), len(texts))
         return [scores[prompt] for prompt in prompts]
 
-    def embed(self, prompts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> Any:
+    def embed(
+        self, prompts: Sequence[str], progress: Callable[[int, int], None] | None = None, *, variants: bool = False
+    ) -> Any:
         """Always a RadllmError: vLLM's classification endpoint keeps the hidden states to itself."""
         raise RadllmError("The engine vllm gives no hidden states: serve the model with radllm's own engine for them.")
 
@@ -159,3 +168,6 @@ class VllmModel(Model):
 
         bias = float(load_file(self.folder / ADAPTER)["head.bias"][0])
         return VllmClassifier(self._url, self._served_name, bias)
+
+    def _neighbours(self, prompt: str) -> list[Neighbour]:
+        return []  # the server keeps the hidden states to itself
