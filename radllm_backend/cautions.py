@@ -25,6 +25,50 @@ def lesion_hash(extraction: Extraction) -> str:
     return hashlib.sha256((extraction.image_sha256 + extraction.mask_sha256).encode()).hexdigest()[:16]
 
 
+def rules(card: ModelCard) -> list[tuple[str, str]]:
+    """Every caution that a model can give, by its code, with the rule that it gives it by."""
+    found = [("uncertain", "the probability lies in the uncertain band: the conformal set holds both classes or none")]
+    if card.features:
+        found += _rules_of_images(card)
+        found += _rules_of_values(card)
+    if card.descriptors:
+        found += [
+            ("descriptor-new", "a descriptor has a value that no training lesion had"),
+            ("descriptor-missing", "a descriptor is missing that every training lesion had"),
+        ]
+    return found
+
+
+def _rules_of_images(card: ModelCard) -> Iterator[tuple[str, str]]:
+    yield "modality-unknown, modality-differs", f"the image does not say that it is {card.modality}, or is not"
+    yield "settings-differ", "the hash of the extraction settings is not that of the training lesions"
+    yield "training-lesion", "image and mask are those of a training lesion, by their hash"
+    if any(depends_on_spacing(row.feature) for row in card.features):
+        yield "spacing-unknown", "the image has no pixel spacing, and a feature is a length"
+    if card.training.spacing:
+        low, high = card.training.spacing
+        yield (
+            "spacing-differs",
+            f"the pixel spacing is below {low / MUCH:.4g} or above {high * MUCH:.4g} mm: {MUCH:g} times beyond "
+            "those of the training images",
+        )
+    if card.training.fewest_voxels is not None:
+        yield "few-pixels", f"the lesion has fewer than {card.training.fewest_voxels} pixels, as no training lesion has"
+    yield "touches-border", "the mask reaches the edge of the image"
+    yield "no-provenance", "the values come from a table that does not say how they were extracted"
+
+
+def _rules_of_values(card: ModelCard) -> Iterator[tuple[str, str]]:
+    yield "outside-range", "a value is smaller or larger than in every training lesion"
+    if card.spread:
+        farthest = card.spread.distances[int(FAR)]
+        yield (
+            "far-from-training",
+            f"the Mahalanobis distance of the standardised features from their training mean is above {farthest:.3g}, "
+            f"which {FAR:.0f}% of the training lesions stay below",
+        )
+
+
 def find_cautions(features: Features, card: ModelCard, settings_sha256: str | None) -> list[Caution]:
     """All cautions of one lesion, the gravest first."""
     found: list[Caution] = []

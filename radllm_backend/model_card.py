@@ -7,6 +7,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from radllm_backend.bundle import EvaluationSummary, ModelCard
+from radllm_backend.cautions import rules
 from radllm_backend.conformal import DEFAULT_CONFIDENCE, band
 from radllm_backend.descriptors import display_name as descriptor_name
 from radllm_backend.estimates import Estimate
@@ -26,6 +27,7 @@ def model_readme(card: ModelCard) -> str:
         band=uncertain,
         estimate=_estimate,
         verdict=_verdict,
+        rules=rules(card),
         display_name=display_name,
         descriptor_name=descriptor_name,
     )
