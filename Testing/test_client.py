@@ -22,7 +22,7 @@ from server_helpers import lesions
 from radllm_backend import Model, RadllmError, protocol
 from radllm_backend.client import Client, RemoteModel, ServerError
 
-VERSION = {"protocol": 1, "oldest_protocol": 1, "radllm": "0.1.0", "engine": "torch"}
+VERSION = {"protocol": protocol.PROTOCOL, "oldest_protocol": protocol.PROTOCOL, "radllm": "0.1.0", "engine": "torch"}
 Answer = tuple[int, object] | tuple[int, object, dict[str, str]]
 
 
@@ -186,7 +186,7 @@ def test_another_version_says_which_side_to_update(version, side):
     with pretender(lambda path: (200, {**VERSION, **version})) as url:
         with pytest.raises(RadllmError, match=f"update the {side}'s radllm") as refused:
             Client(url, token="t").models()
-        assert "speaks version 1 of the protocol" in str(refused.value)
+        assert f"speaks version {protocol.PROTOCOL} of the protocol" in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -314,4 +314,4 @@ def test_the_client_needs_pydantic_and_numpy_and_nothing_else():
 def test_the_two_sides_refuse_each_other_in_the_same_words():
     assert protocol.refused_protocol(protocol.PROTOCOL) == ""
     assert "update the server's radllm" in protocol.refused_protocol(protocol.PROTOCOL + 1)
-    assert protocol.common_protocol(protocol.ServerVersion(**VERSION)) == 1
+    assert protocol.common_protocol(protocol.ServerVersion(**VERSION)) == protocol.PROTOCOL

@@ -308,12 +308,17 @@ def test_the_references_resolve(written: str, request: pytest.FixtureRequest) ->
 
 
 @EVERY
-def test_both_belong_to_the_study_and_to_one_lesion(written: str, request: pytest.FixtureRequest) -> None:
-    files, _, *outputs = request.getfixturevalue(written)
+def test_both_belong_to_the_study_and_to_one_lesion(
+    written: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    files, lesion, *outputs = request.getfixturevalue(written)
     source, (seg, report) = pydicom.dcmread(files[0]), map(pydicom.dcmread, outputs)
-    for dataset in (seg, report):
+    named = write_dicom(tmp_path, files, lesion, prediction_of(lesion), identifiers=True)
+    for dataset in (seg, report, *map(pydicom.dcmread, named)):
         for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
-            assert dataset[keyword].value == source[keyword].value == STUDY[keyword], keyword
+            wanted = STUDY[keyword] if dataset.filename in map(str, named) else None
+            assert source[keyword].value == STUDY[keyword]
+            assert (dataset[keyword].value or None) == wanted, keyword
         assert dataset.StudyInstanceUID == source.StudyInstanceUID
         assert dataset.ContentQualification == "RESEARCH"
         assert dataset.SeriesDescription.startswith("RadiomicsLLM: ")
@@ -352,7 +357,7 @@ def test_a_name_that_highdicom_warns_about_is_not_printed(
 ) -> None:
     file = mammogram(tmp_path / "a.dcm", PatientName="MARK", PatientOrientation="CC")
     lesion = lesion_on(file)
-    segmentation, _ = write_dicom(tmp_path, [file], lesion, prediction_of(lesion))
+    segmentation, _ = write_dicom(tmp_path, [file], lesion, prediction_of(lesion), identifiers=True)
     assert "MARK" not in "".join([*capfd.readouterr(), caplog.text, *(str(warning.message) for warning in recwarn)])
     assert pydicom.dcmread(segmentation).PatientName == "MARK"
     assert not pydicom.dcmread(segmentation).PatientOrientation
@@ -416,7 +421,7 @@ def test_the_standard_is_kept(written: str, request: pytest.FixtureRequest) -> N
 def refused(sentence: str, folder: Path, files: list[Path], lesion: Lesion, prediction: Prediction) -> None:
     before = sorted(folder.iterdir())
     with pytest.raises(RadllmError, match=sentence) as raised:
-        write_dicom(folder, files, lesion, prediction)
+        write_dicom(folder, files, lesion, prediction, identifiers=True)
     assert sorted(folder.iterdir()) == before
     assert str(raised.value).endswith(".")
     assert "\n" not in str(raised.value)
@@ -515,9 +520,11 @@ def test_the_command_line_writes_both_beside_the_other_reports(
     given = ["--model", tiny_model, "--base-model", tiny_base, "--resample", "--dicom", "-o"]
     succeed("classify", source, tmp_path / "mask.png", *given, tmp_path / "out")
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"prediction.json", "features.csv", "report.html", SEGMENTATION, REPORT}
-    said = pydicom.dcmread(tmp_path / "out" / REPORT)
-    assert said.StudyInstanceUID == STUDY["StudyInstanceUID"]
+    assert written > {"prediction.json", "features.csv", "report.html", SEGMENTATION, REPORT}
+    succeed("classify", source, tmp_path / "mask.png", "--identifiers", *given, tmp_path / "named")
+    for folder, patient in (("out", None), ("named", STUDY["PatientID"])):
+        said = pydicom.dcmread(tmp_path / folder / REPORT)
+        assert (said.StudyInstanceUID, said.PatientID or None) == (STUDY["StudyInstanceUID"], patient)
     picture = tmp_path / "picture.png"
     sitk.WriteImage(sitk.GetImageFromArray(grey(SIDE, SIDE, dtype=np.uint8)), picture)
     refused = radllm("classify", picture, tmp_path / "mask.png", *given, tmp_path / "none")

@@ -19,9 +19,9 @@ from radllm_backend.feature_names import split_name
 from radllm_backend.features import SHA256, Extraction, Features, Geometry, Record
 from radllm_backend.prediction import ModelIdentity, Prediction
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """Raised with every change that the other side has to know of."""
-OLDEST_PROTOCOL: Final = 1
+OLDEST_PROTOCOL: Final = 2
 """The oldest version that this radllm still speaks."""
 PROTOCOL_HEADER: Final = "Radllm-Protocol"
 

@@ -1,8 +1,8 @@
 """The report for a picture archive: the lesion's mask as a DICOM segmentation, the prediction as a structured report.
 
-Both belong to the study that the image came from: they carry its patient and study as highdicom copies them. Everything
-else in them is fixed words, numbers, codes, the model's name and its cautions; nothing is taken from the names of files
-and segments or from the rest of the image's header.
+Both belong to the study that the image came from, by its UIDs. Who the patient is and when the study was, they say on
+request only. Everything else in them is fixed words, numbers, codes, the model's name and its cautions; nothing comes
+from the names of files and segments or from the rest of the image's header.
 """
 
 from __future__ import annotations
@@ -57,7 +57,12 @@ logging.getLogger("highdicom").setLevel(logging.ERROR)  # its warnings quote the
 
 
 def write_dicom(
-    folder: Path, sources: Sequence[str | Path], lesion: Lesion, prediction: Prediction
+    folder: Path,
+    sources: Sequence[str | Path],
+    lesion: Lesion,
+    prediction: Prediction,
+    *,
+    identifiers: bool = False,
 ) -> tuple[Path, Path]:
     """Write ``segmentation.dcm`` (DICOM SEG) and ``report.dcm`` (TID 1500 structured report): both or neither.
 
@@ -67,6 +72,8 @@ def write_dicom(
             picture), one enhanced multi-frame file, or all slices of a series.
         lesion: on the grid that the files give, as ``read_image`` reads them.
         prediction: the one of this lesion.
+        identifiers: whether they carry the patient's name, ID and whatever else of the patient and the study highdicom
+            copies: for the archive that the image is in. Without them these are empty.
 
     Returns:
         The two files.
@@ -80,6 +87,8 @@ def write_dicom(
     if extraction is None or (extraction.image_sha256, extraction.mask_sha256) != hashes:
         raise RadllmError("The prediction is of another lesion than the one to be exported: classify this one first.")
     source = read_source(sources, lesion)
+    if not identifiers:
+        source.forget_patient()
     with _refused(Path(sources[0]).name):
         identity = sr.TrackingIdentifier(
             uid=generate_uid(entropy_srcs=[_MAKER, lesion_hash(extraction)]),

@@ -24,6 +24,11 @@ _TYPE_2 = (
     "StudyTime",
 )  # fmt: skip
 """May be empty, but highdicom stumbles where an anonymiser removed one."""
+_PATIENT_GROUP = 0x0010
+_STUDY = (
+    "ReferringPhysicianName", "StudyDescription", "ConsultingPhysicianName", "PhysiciansOfRecord",
+    "NameOfPhysiciansReadingStudy", "AdmittingDiagnosesDescription", "IssuerOfAccessionNumberSequence",
+)  # fmt: skip
 # How far a slice may lie from its place on the image's grid, in voxels: as far as one may that makes up a volume.
 _OFF_GRID = 0.1
 _OFF_AXIS = 1e-3
@@ -50,6 +55,15 @@ class Source:
     """
     has_place: bool
     """Whether the frames have a place in space; a radiograph has none."""
+
+    def forget_patient(self) -> None:
+        """Empty everything in the headers that says who the patient is, who sent them, and when the study was."""
+        for header in self.headers:
+            for element in header.group_dataset(_PATIENT_GROUP):
+                element.value = None
+            for keyword in (*_TYPE_2, *_STUDY):
+                if keyword in header:
+                    header[keyword].value = None
 
     def marked(self) -> list[tuple[Dataset, list[int] | None]]:
         """The header of every file on which the lesion lies, with the frames (from 1) where it can have several."""
