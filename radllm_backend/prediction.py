@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from radllm_backend.features import SHA256, Extraction, Record
 
 RESEARCH_USE_ONLY = "For research use only. Not for diagnosis."
+SCHEMA_VERSION: Final = 3
+"""Of ``prediction.json``: raised with every change that a reader has to know of."""
 CallWord = Literal["likely benign", "uncertain", "likely malignant"]
 
 
@@ -162,7 +164,7 @@ class Band(Record):
 class Prediction(Record):
     """The calibrated probability of malignancy of one lesion, with everything needed to understand and repeat it."""
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[3] = SCHEMA_VERSION
     probability: float = Field(ge=0, le=1)
     call: CallWord
     threshold: float = Field(ge=0, le=1)
@@ -216,3 +218,15 @@ def percent(probability: float) -> str:
     if 0.9995 <= probability < 1:
         return ">99.9%"
     return f"{probability:.1%}"
+
+
+def prediction_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of ``prediction.json``, as it is published in ``Resources/Schemas``.
+
+    Whoever changes what it allows raises `Prediction.schema_version`.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:radllm:prediction:{SCHEMA_VERSION}",
+        **Prediction.model_json_schema(mode="serialization"),
+    }
