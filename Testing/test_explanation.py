@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radllm_backend.explanation import alternatives, shapley_shares
+from radllm_backend.shipped import shipped_models
 
 TERMS = {"": 0.0, "oval": -1.0, "irregular": 2.0}
 WEALTH, POVERTY = 1e9, 0.0
@@ -41,7 +44,8 @@ def each(variants):
 
 
 def shares_of(values, descriptors, score, affordable=WEALTH, seed=0):
-    return shapley_shares(values, descriptors, score, each, affordable=affordable, seed=seed)
+    whole, baseline = worth(values, descriptors, range(99), score), worth(values, descriptors, (), score)
+    return shapley_shares(values, descriptors, whole, baseline, score, each, affordable=affordable, seed=seed)
 
 
 def by_orders(values, descriptors, score):
@@ -69,7 +73,6 @@ def test_without_interactions_every_feature_gets_its_own_term():
     for affordable in (WEALTH, POVERTY):
         shares = shares_of([2.0, 1.0, -4.0, 3.0], ["oval", ""], additive, affordable)
         assert shares.effects == pytest.approx([3.0, -2.0, -1.0, 0.0, -1.0, 0.0])
-        assert shares.baseline == pytest.approx(0.3)
         assert shares.error == pytest.approx(0, abs=1e-12)
 
 
@@ -88,15 +91,16 @@ numbers = st.floats(-3, 3, allow_nan=False)
 def test_shares_are_the_mean_over_all_orders_and_add_up(values, descriptors):
     shares = shares_of(values, descriptors, entangled)
     assert shares.effects == pytest.approx(by_orders(values, descriptors, entangled).tolist(), abs=1e-9)
-    whole = entangled(([values], [descriptors]))[0]
-    assert sum(shares.effects) == pytest.approx(whole - shares.baseline, abs=1e-9)
+    whole, baseline = worth(values, descriptors, range(9), entangled), worth(values, descriptors, (), entangled)
+    assert sum(shares.effects) == pytest.approx(whole - baseline, abs=1e-9)
 
 
 @given(st.lists(numbers, min_size=5, max_size=8), st.integers(0, 5))
 @settings(deadline=None, max_examples=30)
 def test_sampled_shares_add_up_as_well(values, seed):
     shares = shares_of(values, [], entangled, affordable=30, seed=seed)
-    assert sum(shares.effects) == pytest.approx(entangled(([values], [[]]))[0] - shares.baseline, abs=1e-9)
+    whole, baseline = worth(values, [], range(9), entangled), worth(values, [], (), entangled)
+    assert sum(shares.effects) == pytest.approx(whole - baseline, abs=1e-9)
 
 
 @pytest.mark.parametrize("affordable", [1, 80])
@@ -120,26 +124,21 @@ def test_no_more_is_scored_than_is_affordable_and_three_orders_with_their_revers
         return entangled(variants)
 
     values = [0.1 * (1 + index) for index in range(8)]
-    for affordable in (256, 255, 60, 50, 1):
-        shapley_shares(values, [], counting, each, affordable=affordable)
-    assert scored[0] == 256
-    assert all(spent <= affordable for spent, affordable in zip(scored[1:4], (255, 60, 50), strict=True))
+    for affordable in (254, 253, 60, 50, 1):
+        shapley_shares(values, [], 0.0, 0.0, counting, each, affordable=affordable)
+    assert scored[0] == 254  # all and none of the features were scored before
+    assert all(spent <= affordable for spent, affordable in zip(scored[1:4], (253, 60, 50), strict=True))
     assert scored[2] > 40
     assert 30 < scored[4] <= 44
-    shapley_shares([0.1] * 40, [], counting, each, affordable=500)
+    shapley_shares([0.1] * 40, [], 0.0, 0.0, counting, each, affordable=500)
     assert 200 < scored[-1] <= 500
 
 
 def test_alternatives_change_one_thing_each():
-    seen = []
-
-    def recorded(variants):
-        seen.extend(zip(*variants, strict=True))
-        return list(range(len(variants[0])))
-
-    found = alternatives([1.0, 2.0], ["oval"], [(1, [5.0, 6.0]), (2, ["irregular"])], recorded)
-    assert seen == [([1.0, 5.0], ["oval"]), ([1.0, 6.0], ["oval"]), ([1.0, 2.0], ["irregular"])]
-    assert [[(one.value, one.logit) for one in row] for row in found] == [[(5.0, 0), (6.0, 1)], [("irregular", 2)]]
+    values, named = alternatives([1.0, 2.0], ["oval"], [(1, 5.0), (2, "irregular"), (0, -1.0)])
+    assert values == [[1.0, 5.0], [1.0, 2.0], [-1.0, 2.0]]
+    assert named == [["oval"], ["irregular"], ["oval"]]
+    assert alternatives([1.0], [], []) == ([], [])
 
 
 # --- of a model -----------------------------------------------------------------------------------------------------
@@ -189,10 +188,11 @@ def test_exact_and_sampled_shares_of_a_model_agree_within_the_stated_error(model
     within = []
     for row in rows:
         reading = model._read(row)
-        exact = shapley_shares(reading.standardised, [], model._score, lambda _: 0.0)
+        logit = model._logits([reading])[0][0]
+        exact = shapley_shares(reading.standardised, [], logit, model._baseline, model._score, lambda _: 0.0)
         assert exact.error == 0
         for seed in range(3):
-            arguments = (reading.standardised, [], model._score, lambda _: 99.0)
+            arguments = (reading.standardised, [], logit, model._baseline, model._score, lambda _: 99.0)
             sampled = shapley_shares(*arguments, affordable=1, seed=seed)
             near = np.abs(np.array(sampled.effects) - exact.effects) <= sampled.error + 1e-9
             within += near.tolist()
@@ -260,3 +260,30 @@ def test_a_lesion_unlike_all_others_is_far_though_each_value_is_usual(model, row
     (prediction,) = model.predict_many([rows[0].model_copy(update={"values": {**rows[0].values, **far}})])
     assert prediction.typicality.percentile == 100
     assert "far-from-training" in [caution.code for caution in prediction.cautions]
+
+
+@pytest.mark.skipif("breast-us" not in shipped_models(), reason="needs the shipped model")
+@pytest.mark.parametrize("style", ["findings", "numbers"])
+def test_the_reasons_of_eight_features_cost_at_most_twenty_predictions(smollm2, monkeypatch, style):
+    """Counted in tokens; Testing/benchmarks/explanation_cost.py measures it in time."""
+    import torch
+
+    from radllm_backend import Model
+    from radllm_backend.feature_table import read_table
+
+    own = Model.load("breast-us")
+    monkeypatch.setattr(own, "_template", replace(own._template, style=style, quantiles=own._template.quantiles))
+    spent = []
+
+    def embed(prompts, progress=None, *, variants=False):
+        spent.append(own.reader.effort(prompts))
+        return {pooling: torch.zeros(len(prompts), 576) for pooling in ("last", "mean")}
+
+    monkeypatch.setattr(own.reader, "embed", embed)
+    assert own._baseline  # once a model
+    rows = read_table(Path(__file__).resolve().parents[1] / "Resources" / "TrainingTables" / "breast-us.csv").rows()
+    for row in rows[::20]:
+        spent.clear()
+        own.predict(row)
+        alone, *reasons = spent
+        assert 1 < sum(reasons) / alone < 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +35,6 @@ class Shares:
     """One a feature, then one a descriptor; 0 for a descriptor that was not given."""
     error: float
     """95% of the effects lie within this of the exact ones; 0 where all coalitions were scored."""
-    baseline: float
-    """Log-odds with every feature at the training mean and no descriptor given."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,10 @@ class _Game:
 
     standardised: Sequence[float]
     descriptors: Sequence[str]
+    whole: float
+    """Log-odds of the lesion as it is: what everybody together is worth."""
+    baseline: float
+    """What nobody is worth."""
     score: Score
     effort: Effort
 
@@ -66,13 +68,29 @@ class _Game:
         named = np.where(present[:, count:], np.array(self.descriptors, dtype=object), "").tolist()
         return values, named
 
+    def cost(self, coalitions: BoolArray) -> float:
+        return self.effort(self.variants(coalitions[_unknown(coalitions)]))
+
     def worth(self, coalitions: BoolArray) -> FloatArray:
-        return np.array(self.score(self.variants(coalitions)))
+        """Log-odds [coalitions]."""
+        worths = np.where(coalitions.any(axis=1), self.whole, self.baseline)
+        unknown = _unknown(coalitions)
+        worths[unknown] = self.score(self.variants(coalitions[unknown]))
+        return worths
+
+
+def _unknown(coalitions: BoolArray) -> BoolArray:
+    """Which are neither everybody nor nobody."""
+    players = coalitions.sum(axis=1)
+    unknown: BoolArray = (players > 0) & (players < coalitions.shape[1])
+    return unknown
 
 
 def shapley_shares(
     standardised: Sequence[float],
     descriptors: Sequence[str],
+    whole: float,
+    baseline: float,
     score: Score,
     effort: Effort,
     *,
@@ -88,18 +106,20 @@ def shapley_shares(
     Args:
         standardised: values in the prompt's order; the training mean is 0.
         descriptors: values in the prompt's order; the empty one is not given.
+        whole: the log-odds of the lesion as it is.
+        baseline: the log-odds with every feature at the training mean and no descriptor given.
         affordable: in scores of one lesion.
     """
-    game = _Game(standardised, descriptors, score, effort)
+    game = _Game(standardised, descriptors, whole, baseline, score, effort)
     count = len(game.players)
     everything = _all_coalitions(count) if count <= MOST_EXACT else None
-    if everything is not None and effort(game.variants(everything)) <= affordable:
-        found, error, baseline = _exact(everything, game.worth(everything))
+    if everything is not None and game.cost(everything) <= affordable:
+        found, error = _exact(everything, game.worth(everything)), 0.0
     else:
-        found, error, baseline = _sampled(game, affordable, seed)
+        found, error = _sampled(game, affordable, seed)
     effects = np.zeros(len(standardised) + len(descriptors))
     effects[game.players] = found
-    return Shares(effects.tolist(), error, baseline)
+    return Shares(effects.tolist(), error)
 
 
 def _all_coalitions(count: int) -> BoolArray:
@@ -107,17 +127,17 @@ def _all_coalitions(count: int) -> BoolArray:
     return (np.arange(2**count)[:, np.newaxis] >> np.arange(count)) & 1 == 1
 
 
-def _exact(coalitions: BoolArray, worths: FloatArray) -> tuple[FloatArray, float, float]:
+def _exact(coalitions: BoolArray, worths: FloatArray) -> FloatArray:
     count, sizes = coalitions.shape[1], coalitions.sum(axis=1)
     shares = np.empty(count)
     for player in range(count):
         without = np.flatnonzero(~coalitions[:, player])
         weights = [1 / (count * math.comb(count - 1, size)) for size in sizes[without].tolist()]
         shares[player] = weights @ (worths[without + (1 << player)] - worths[without])
-    return shares, 0.0, float(worths[0])
+    return shares
 
 
-def _sampled(game: _Game, affordable: float, seed: int) -> tuple[FloatArray, float, float]:
+def _sampled(game: _Game, affordable: float, seed: int) -> tuple[FloatArray, float]:
     count = len(game.players)
     random = np.random.default_rng(seed)
     orders: list[NDArray[np.int_]] = []
@@ -125,7 +145,7 @@ def _sampled(game: _Game, affordable: float, seed: int) -> tuple[FloatArray, flo
         order = random.permutation(count)
         more = [*orders, order, order[::-1]]
         steps = _growing(more).reshape(-1, count)
-        if pairs > _FEWEST_PAIRS and game.effort(game.variants(steps)) > affordable:
+        if pairs > _FEWEST_PAIRS and game.cost(steps) > affordable:
             break
         orders = more
     pairs = len(orders) // 2
@@ -136,7 +156,7 @@ def _sampled(game: _Game, affordable: float, seed: int) -> tuple[FloatArray, flo
     # order hang together, so the degrees of freedom are the orders'.
     deviation = math.sqrt(means.var(axis=0, ddof=1).mean() / pairs)
     error = deviation * float(stats.t.ppf((1 + _CONFIDENCE) / 2, pairs - 1))
-    return means.mean(axis=0), error, float(worths[0, 0])
+    return means.mean(axis=0), error
 
 
 def _growing(orders: Sequence[NDArray[np.int_]]) -> BoolArray:
@@ -147,38 +167,19 @@ def _growing(orders: Sequence[NDArray[np.int_]]) -> BoolArray:
     return grown
 
 
-# --- what would have to be different --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Alternative:
-    """Another value of one feature or descriptor, and the score with it."""
-
-    value: float | str
-    logit: float
-
-
 def alternatives(
-    standardised: Sequence[float],
-    descriptors: Sequence[str],
-    others: Sequence[tuple[int, Sequence[float | str]]],
-    score: Score,
-) -> list[list[Alternative]]:
-    """The scores of a lesion in which one feature or descriptor has another value, and all else is the same.
+    standardised: Sequence[float], descriptors: Sequence[str], others: Sequence[tuple[int, float | str]]
+) -> Variants:
+    """Variants of a lesion in each of which one feature or descriptor has another value, and all else is the same.
 
     Args:
-        others: positions, of features and then of descriptors, each with the standardised values or the terms to try.
-
-    Returns:
-        For each position one alternative a value.
+        others: positions, of features and then of descriptors, each with its standardised value or its term.
     """
     values: list[list[float]] = []
     named: list[list[str]] = []
-    for position, tried in others:
-        for value in tried:
-            row: list[float | str] = [*standardised, *descriptors]
-            row[position] = value
-            values.append([float(one) for one in row[: len(standardised)]])
-            named.append([str(one) for one in row[len(standardised) :]])
-    logits: Iterator[float] = iter(score((values, named)))
-    return [[Alternative(value, next(logits)) for value in tried] for _, tried in others]
+    for position, other in others:
+        row: list[float | str] = [*standardised, *descriptors]
+        row[position] = other
+        values.append([float(one) for one in row[: len(standardised)]])
+        named.append([str(one) for one in row[len(standardised) :]])
+    return values, named

@@ -21,11 +21,11 @@ from radllm_backend.conformal import DEFAULT_CONFIDENCE, band, check_confidence
 from radllm_backend.descriptors import canonical, indicators
 from radllm_backend.descriptors import display_name as descriptor_name
 from radllm_backend.errors import RadllmError
-from radllm_backend.explanation import Alternative, Variants, alternatives, shapley_shares
+from radllm_backend.explanation import Variants, alternatives, shapley_shares
 from radllm_backend.extraction import Settings
 from radllm_backend.feature_names import display_name
 from radllm_backend.features import Features
-from radllm_backend.heads import Head, Pooling, read_head
+from radllm_backend.heads import Embeddings, Head, Pooling, read_head
 from radllm_backend.prediction import (
     Additive,
     Band,
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 Share = TypeVar("Share", FeatureShare, DescriptorShare)
 EXPLAINED = 2
 """Features and descriptors for which it is said what they would have to be for another call."""
-OTHER_PERCENTILES = (5, 25, 50, 75, 95)
-"""Of the training lesions: the values that are tried for that."""
+OTHER_ENDS = (10, 90)
+"""Percentiles of the training lesions: the one farther from the lesion is tried for that."""
 _VERSIONED = ("torch", "transformers")
 
 
@@ -120,14 +120,17 @@ class Model:
         """
         uncertain = self._band(confidence)
         readings = [self._read(features) for features in lesions]
-        logits = self._logits(readings, progress)
+        logits, hidden = self._logits(readings, progress)
         predictions = [
             self._prediction(features, reading, logit, uncertain)
             for features, reading, logit in zip(lesions, readings, logits, strict=True)
         ]
         if not explain:
             return predictions
-        return [self._explained(*pair) for pair in zip(predictions, readings, strict=True)]
+        return [
+            self._explained(prediction, reading, _row(hidden, index) if hidden else None)
+            for index, (prediction, reading) in enumerate(zip(predictions, readings, strict=True))
+        ]
 
     def embed(self, lesions: Sequence[Features], pooling: Pooling = "last") -> NDArray[np.float32]:
         """The enhanced features: the language model's last layer, [lesions × hidden size]; frozen without an adapter.
@@ -194,17 +197,26 @@ class Model:
 
     def _logits(
         self, readings: Sequence[_Reading], progress: Progress | None = None, *, variants: bool = False
-    ) -> list[float]:
-        """The score of each lesion: but for variants of one, it does not depend on which others are scored with it."""
+    ) -> tuple[list[float], Embeddings | None]:
+        """The score of each lesion, and the hidden states where a head reads them.
+
+        But for variants of one, a lesion's score does not depend on which others are scored with it.
+        """
         prompts = [reading.prompt for reading in readings]
-        if self._head is None:
-            return self.reader.score(prompts, progress, variants=variants)
-        states = self.reader.embed(prompts, progress, variants=variants)
-        hidden: dict[Pooling, NDArray[np.float32]] = {pooling: states[pooling].numpy() for pooling in states}
-        return [
-            float(self._head.logits(self._design(reading), {name: rows[[index]] for name, rows in hidden.items()})[0])
+        if self._head is None or not prompts:
+            return self.reader.score(prompts, progress, variants=variants), None
+        hidden = self._hidden(prompts, progress, variants=variants)
+        logits = [
+            float(self._head.logits(self._design(reading), _row(hidden, index))[0])
             for index, reading in enumerate(readings)
         ]
+        return logits, hidden
+
+    def _hidden(
+        self, prompts: Sequence[str], progress: Progress | None = None, *, variants: bool = False
+    ) -> dict[Pooling, NDArray[np.float32]]:
+        states = self.reader.embed(prompts, progress, variants=variants)
+        return {pooling: states[pooling].numpy() for pooling in states}
 
     def _design(self, reading: _Reading) -> NDArray[np.float64]:
         """What the prompt says as numbers, [1 × columns], as `PromptWriter.design` has it."""
@@ -277,14 +289,20 @@ class Model:
             versions=_versions(),
         )
 
-    def _explained(self, prediction: Prediction, reading: _Reading) -> Prediction:
-        """The prediction with its reasons."""
+    def _explained(self, prediction: Prediction, reading: _Reading, hidden: Embeddings | None) -> Prediction:
+        """The prediction with its reasons.
+
+        Args:
+            hidden: the lesion's hidden states, if they are known.
+        """
         calibration, alone = self.card.calibration, self.reader.effort([reading.prompt])
 
         def effort(variants: Variants) -> float:
             return self.reader.effort([one.prompt for one in self._variants(variants)]) / alone
 
-        found = shapley_shares(reading.standardised, reading.descriptors, self._score, effort)
+        found = shapley_shares(
+            reading.standardised, reading.descriptors, prediction.logit, self._baseline, self._score, effort
+        )
         effects = [calibration.slope * effect for effect in found.effects]
         count = len(prediction.features)
         return prediction.model_copy(
@@ -292,59 +310,64 @@ class Model:
                 "features": _moved(prediction.features, effects[:count]),
                 "descriptors": _moved(prediction.descriptors, effects[count:]),
                 "additive": Additive(
-                    baseline=calibration.slope * found.baseline + calibration.intercept,
-                    baseline_probability=calibration.probability(found.baseline),
+                    baseline=calibration.slope * self._baseline + calibration.intercept,
+                    baseline_probability=calibration.probability(self._baseline),
                     error=abs(calibration.slope) * found.error,
                 ),
                 "counterfactuals": self._counterfactuals(prediction, reading, effects),
-                "neighbours": self._neighbours(reading.prompt),
+                "neighbours": self._neighbours(reading.prompt, hidden),
             }
         )
 
+    @cached_property
+    def _baseline(self) -> float:
+        """Log-odds with every feature at the training mean and no descriptor given: the same for every lesion."""
+        return self._score(([[0.0] * len(self.card.features)], [[""] * len(self.card.descriptors)]))[0]
+
     def _score(self, variants: Variants) -> list[float]:
-        return self._logits(self._variants(variants), variants=True)
+        return self._logits(self._variants(variants), variants=True)[0]
 
     def _counterfactuals(
         self, prediction: Prediction, reading: _Reading, effects: Sequence[float]
     ) -> list[Counterfactual]:
         """Of the two features or descriptors that moved the prediction most."""
         strongest = sorted(range(len(effects)), key=lambda position: -abs(effects[position]))[:EXPLAINED]
-        tried = [(position, self._other_values(position, reading)) for position in strongest if effects[position]]
-        scored = alternatives(reading.standardised, reading.descriptors, tried, self._score)
+        others = [(position, self._other_value(position, reading)) for position in strongest if effects[position]]
+        tried = [(position, value) for position, value in others if value is not None]
+        logits = self._score(alternatives(reading.standardised, reading.descriptors, tried))
         return [
-            self._counterfactual(prediction, position, found)
-            for (position, _), found in zip(tried, scored, strict=True)
+            self._counterfactual(prediction, position, value, self.card.calibration.probability(logit))
+            for (position, value), logit in zip(tried, logits, strict=True)
         ]
 
-    def _other_values(self, position: int, reading: _Reading) -> list[float | str]:
-        """Standardised values or terms of the training lesions, the nearest or the commonest first."""
+    def _other_value(self, position: int, reading: _Reading) -> float | str | None:
+        """A standardised value at the other end of the training lesions, or their commonest other term."""
         count = len(self.card.features)
         if position < count:
             summary, own = self.card.features[position], reading.standardised[position]
-            values = [(summary.quantiles[share] - summary.mean) / summary.deviation for share in OTHER_PERCENTILES]
-            values.sort(key=lambda value: abs(value - own))
-            return [*values]
+            ends = [(summary.quantiles[share] - summary.mean) / summary.deviation for share in OTHER_ENDS]
+            return max(ends, key=lambda value: abs(value - own))
         counts = self.card.descriptors[position - count].counts
         terms = [term for term in counts if term and term != reading.descriptors[position - count]]
-        return list(sorted(terms, key=lambda term: -counts[term])[: len(OTHER_PERCENTILES)])
+        return max(terms, key=lambda term: counts[term], default=None)
 
-    def _counterfactual(self, prediction: Prediction, position: int, found: Sequence[Alternative]) -> Counterfactual:
+    def _counterfactual(
+        self, prediction: Prediction, position: int, value: float | str, probability: float
+    ) -> Counterfactual:
         count = len(self.card.features)
         share: FeatureShare | DescriptorShare
         share = prediction.features[position] if position < count else prediction.descriptors[position - count]
         name = share.feature if isinstance(share, FeatureShare) else share.descriptor
-        for other in found:
-            probability = self.card.calibration.probability(other.logit)
-            call = self._call(probability, prediction.band)
-            if call != prediction.call:
-                return Counterfactual(
-                    feature=name,
-                    name=share.name,
-                    value=self._in_words(position, other.value),
-                    probability=probability,
-                    call=call,
-                )
-        return Counterfactual(feature=name, name=share.name)
+        call = self._call(probability, prediction.band)
+        if call == prediction.call:
+            return Counterfactual(feature=name, name=share.name)
+        return Counterfactual(
+            feature=name,
+            name=share.name,
+            value=self._in_words(position, value),
+            probability=probability,
+            call=call,
+        )
 
     def _in_words(self, position: int, value: float | str) -> float | str:
         """A value on the feature's own scale, or a descriptor's canonical terms."""
@@ -358,11 +381,10 @@ class Model:
     def _neighbourhood(self) -> Neighbourhood | None:
         return Neighbourhood.read(self.folder) if self.card.knows_neighbours else None
 
-    def _neighbours(self, prompt: str) -> list[Neighbour]:
+    def _neighbours(self, prompt: str, hidden: Embeddings | None) -> list[Neighbour]:
         if self._neighbourhood is None:
             return []
-        states = self.reader.embed([prompt])
-        return self._neighbourhood.nearest({pooling: rows.numpy() for pooling, rows in states.items()})
+        return self._neighbourhood.nearest(hidden if hidden is not None else self._hidden([prompt]))
 
     @staticmethod
     def _share(summary: FeatureSummary, value: float, standardised: float) -> FeatureShare:
@@ -391,6 +413,11 @@ class Model:
             auc=own.auc if own else None,
             auc_interval=own.auc_interval if own else None,
         )
+
+
+def _row(hidden: Embeddings, index: int) -> Embeddings:
+    """The hidden states of one lesion, [1 × hidden size]."""
+    return {pooling: rows[[index]] for pooling, rows in hidden.items()}
 
 
 def _moved(shares: Sequence[Share], effects: Sequence[float]) -> list[Share]:

@@ -84,8 +84,8 @@ class Counterfactual(Record):
     name: str
     """The name in the prompt."""
     value: float | str | None = None
-    """The nearest of the training lesions' values (their 5th, 25th, 50th, 75th and 95th percentile), or of a
-    descriptor's terms the commonest, with another call; None where there is none."""
+    """At the other end of the training lesions (their 10th or 90th percentile, whichever is farther from the lesion),
+    or a descriptor's commonest other term; None where the call stays the same with it."""
     probability: float | None = Field(None, ge=0, le=1)
     """With that value."""
     call: CallWord | None = None

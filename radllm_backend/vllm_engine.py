@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, ValidationError
 from radllm_backend.bundle import ADAPTER, Bundle
 from radllm_backend.errors import RadllmError
 from radllm_backend.exporting import LABELS, export_name, require_lora_head
+from radllm_backend.heads import Embeddings
 from radllm_backend.model import Model
 from radllm_backend.prediction import Neighbour
 
@@ -169,5 +170,5 @@ class VllmModel(Model):
         bias = float(load_file(self.folder / ADAPTER)["head.bias"][0])
         return VllmClassifier(self._url, self._served_name, bias)
 
-    def _neighbours(self, prompt: str) -> list[Neighbour]:
+    def _neighbours(self, prompt: str, hidden: Embeddings | None) -> list[Neighbour]:
         return []  # the server keeps the hidden states to itself
