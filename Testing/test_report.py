@@ -1,115 +1,36 @@
-"""The report of a prediction: what it says, that it needs nothing from outside, and that it is whole or absent."""
+"""The page of a prediction: what it says, that it needs nothing from outside, and that text stays text."""
 
 from __future__ import annotations
 
 import base64
-import io
 import itertools
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from bs4 import BeautifulSoup, Tag
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pydantic import ValidationError
-
-from radllm_backend.datasets.phantoms import make_phantom
-from radllm_backend.errors import RadllmError
-from radllm_backend.features import Extraction, Features, Geometry
-from radllm_backend.imaging import Lesion
-from radllm_backend.prediction import RESEARCH_USE_ONLY, Caution, FeatureShare, ModelIdentity, Prediction
-from radllm_backend.reports.html import MOST_ROWS, report_html, write_reports
-from radllm_backend.reports.key_image import OUTLINE, SIDE, key_image
-
-FILES = {"prediction.json", "features.csv", "report.html"}
-HASHES = {name: f"{number:x}" * 64 for number, name in enumerate(("model", "base", "settings", "image", "mask"), 1)}
-EXTRACTION = Extraction(
-    preset="breast-ultrasound",
-    settings_sha256=HASHES["settings"],
-    versions={"pyradiomics": "3.1.4"},
-    modality="US",
-    geometry=Geometry(
-        size=(320, 400),
-        spacing=(0.08, 0.08),
-        spacing_known=True,
-        bounding_box=(131, 91, 97, 120),
-        voxels=7674,
-        touches_border=False,
-    ),
-    image_sha256=HASHES["image"],
-    mask_sha256=HASHES["mask"],
-)
-MODEL = ModelIdentity(
-    name="test-model",
-    sha256=HASHES["model"],
-    base_model="TestLM",
-    base_sha256=HASHES["base"],
-    modality="US",
-    trained_on="40 lesions (20 malignant) of 39 patients.",
-    auc=0.812,
-    auc_interval=(0.704, 0.893),
+from report_cases import (
+    EXTRACTION,
+    HASHES,
+    MADE,
+    MODEL,
+    PREDICTION,
+    box_lesion,
+    page,
+    prediction,
+    section,
+    share,
+    words,
 )
 
-
-def share(name: str, effect: float | None, **changes: Any) -> FeatureShare:
-    values = {"value": 0.5, "standardised": -1.25, "training_percentile": 12.0, **changes}
-    return FeatureShare(feature=f"original_{name}", name=name, effect=effect, **values)
-
-
-PREDICTION = Prediction(
-    probability=0.734,
-    call="likely malignant",
-    threshold=0.42,
-    logit=1.2,
-    features=[share("Elongation", -0.2), share("Sphericity", 1.0), share("Energy", -0.5), share("Contrast", 0.0)],
-    cautions=[Caution(code="few-pixels", text="The lesion has few pixels."), Caution(code="b", text="Another thing.")],
-    prompt="Classify benign or malignant.  The 'Sphericity' feature\nis measured at -1.250.",
-    model=MODEL,
-    extraction=EXTRACTION,
-    versions={"torch": "2.13.0", "peft": "0.21.2"},
-)
-FEATURES = Features(values={"original_Sphericity": 0.5, "original_Energy": None}, extraction=EXTRACTION)
-
-
-def prediction(**changes: Any) -> Prediction:
-    """PREDICTION with changes, validated as any other."""
-    return Prediction(**{**dict(PREDICTION), **changes})
-
-
-def page(predicted: Prediction, lesion: Lesion | None = None) -> BeautifulSoup:
-    return BeautifulSoup(report_html(predicted, lesion), "html.parser")
-
-
-def words(element: Tag | None) -> str:
-    assert element is not None
-    return " ".join(element.get_text(" ").split())
-
-
-def section(soup: BeautifulSoup, name: str) -> Tag:
-    found = soup.select_one(f"section[aria-labelledby={name}]")
-    assert found is not None
-    return found
-
-
-def box_lesion(spacing: tuple[float, float] = (0.1, 0.1), spacing_known: bool = True) -> Lesion:
-    """A 40 x 20 pixel box (columns x rows) on a gradient."""
-    rows, columns = np.mgrid[:120, :150]
-    mask = np.zeros((120, 150), dtype=np.uint8)
-    mask[50:70, 60:100] = 1
-    images = [sitk.GetImageFromArray((rows + columns).astype(np.float32)), sitk.GetImageFromArray(mask)]
-    for image in images:
-        image.SetSpacing(spacing)
-    return Lesion.from_images(*images, modality="US", spacing_known=spacing_known)
-
-
-def decoded(png: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
-
+from radllm_backend.prediction import RESEARCH_USE_ONLY, Caution
+from radllm_backend.reports.content import MOST_ROWS
+from radllm_backend.reports.html import report_html
+from radllm_backend.reports.key_image import key_image
 
 # --- what the page says ---------------------------------------------------------------------------------------------
 
@@ -126,7 +47,7 @@ def test_result_comes_first_with_call_probability_and_how_good_the_model_is() ->
         ("h2", "Provenance"),
     ]
     assert soup.html is not None
-    assert soup.html["lang"] == "en"
+    assert soup.html["lang"] == "en-GB"
     assert words(soup.select_one("header .notice")) == RESEARCH_USE_ONLY
     result = words(section(soup, "result"))
     assert "Likely malignant 73.4% probability of malignancy" in result
@@ -283,7 +204,7 @@ def test_a_prediction_with_nan_cannot_be_made(number: float) -> None:
 
 
 def test_the_page_needs_nothing_from_outside_and_forbids_it() -> None:
-    html = report_html(PREDICTION, box_lesion())
+    html = report_html(PREDICTION, box_lesion(), made=MADE)
     soup = BeautifulSoup(html, "html.parser")
     policy = soup.find("meta", attrs={"http-equiv": "Content-Security-Policy"})
     assert isinstance(policy, Tag)
@@ -342,127 +263,3 @@ def test_colours_have_the_contrast_that_wcag_aa_asks_for() -> None:
     for scheme, (ink, paper) in itertools.product(schemes, pairs):
         dark, light = sorted((luminance(scheme[ink]), luminance(scheme[paper])))
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, paper, scheme)
-
-
-# --- key image ------------------------------------------------------------------------------------------------------
-
-
-def is_outline(pixels: np.ndarray) -> np.ndarray:
-    return (pixels == OUTLINE).all(axis=2)
-
-
-@pytest.mark.parametrize("spacing", [(0.1, 0.1), (0.1, 0.25)])
-def test_outline_runs_around_the_lesion_in_true_proportions(spacing: tuple[float, float]) -> None:
-    pixels = decoded(key_image(box_lesion(spacing)))
-    assert max(pixels.shape) == SIDE
-    rows, columns = np.nonzero(is_outline(pixels))
-    width, height = np.ptp(columns) - 1, np.ptp(rows) - 1  # the line is 3 wide, its middle on the edge
-    assert width / height == pytest.approx(40 * spacing[0] / (20 * spacing[1]), rel=0.05)
-    inside = is_outline(pixels)[rows.min() + 4 : rows.max() - 3, columns.min() + 4 : columns.max() - 3]
-    assert not inside.any()
-    margin = min(rows.min(), columns.min(), pixels.shape[0] - rows.max(), pixels.shape[1] - columns.max())
-    assert margin > 20
-
-
-def test_the_scale_bar_measures_what_it_says_and_needs_a_spacing() -> None:
-    with_bar, without = (decoded(key_image(box_lesion(spacing_known=known))) for known in (True, False))
-    assert not is_outline(with_bar)[-60:].any()
-    assert not with_bar[-24:-12, 11:16].any()  # the black plate under it
-    assert without[-24:-12, 11:16].all()
-    columns = np.flatnonzero(is_outline(with_bar).any(axis=0))
-    pixels_per_mm = (np.ptp(columns) - 1) / 4.0  # 40 pixels of 0.1 mm
-    bar = (with_bar[-20, : SIDE // 2] == 255).all(axis=1)
-    assert bar.sum() == pytest.approx(2 * pixels_per_mm, rel=0.03)  # "2 mm": the longest round length in a third
-
-
-def test_of_a_volume_the_slice_with_the_largest_area_is_shown() -> None:
-    lesion = box_lesion()
-    small = sitk.Image(lesion.mask)
-    small[60:100, 50:60] = 0
-    slices = [lesion.image * 0.5 + 3, lesion.image, lesion.image * 2]
-    volume = Lesion.from_images(sitk.JoinSeries(slices), sitk.JoinSeries([small, lesion.mask, small]), modality="MR")
-    assert key_image(volume) == key_image(lesion)
-    assert "on the slice where it is largest" in words(page(PREDICTION, volume).figcaption)
-    assert "slice" not in words(page(PREDICTION, lesion).figcaption)
-
-
-def test_a_lesion_that_fills_the_image_and_a_flat_one_have_a_key_image() -> None:
-    image = sitk.GetImageFromArray(np.arange(400, dtype=np.float32).reshape(20, 20))
-    full = Lesion.from_images(image, sitk.GetImageFromArray(np.ones((20, 20), np.uint8)), modality="US")
-    assert not is_outline(decoded(key_image(full))).any()
-    flat = np.zeros((100, 100), np.float32)
-    flat[0, 0] = 9  # far from the lesion
-    mask = np.zeros((100, 100), np.uint8)
-    mask[50:60, 50:60] = 1
-    lesion = Lesion.from_images(sitk.GetImageFromArray(flat), sitk.GetImageFromArray(mask), modality="US")
-    assert is_outline(decoded(key_image(lesion))).any()
-
-
-def test_without_a_lesion_there_is_no_picture() -> None:
-    assert not page(PREDICTION).find(["img", "figure"])
-    assert page(PREDICTION, box_lesion()).img["alt"]  # type: ignore[index]
-
-
-# --- files ----------------------------------------------------------------------------------------------------------
-
-
-def test_three_files_are_written_and_can_be_read_back(tmp_path: Path) -> None:
-    folder = tmp_path / "new" / "case"
-    write_reports(folder, PREDICTION, FEATURES, box_lesion())
-    assert {path.name for path in folder.iterdir()} == FILES
-    json_text = (folder / "prediction.json").read_bytes().decode()
-    assert json_text.endswith("}\n")
-    assert "\r" not in json_text
-    assert Prediction.model_validate_json(json_text) == PREDICTION
-    assert (folder / "features.csv").read_bytes().decode() == FEATURES.to_csv()
-    assert (folder / "report.html").read_bytes().decode() == report_html(PREDICTION, box_lesion())
-
-
-def test_the_same_prediction_gives_the_same_bytes(tmp_path: Path) -> None:
-    phantom = make_phantom("spiculated")
-    for name in ("first", "second"):
-        image, mask = sitk.GetImageFromArray(phantom.image), sitk.GetImageFromArray(phantom.mask)
-        write_reports(tmp_path / name, PREDICTION, FEATURES, Lesion.from_images(image, mask, modality="US"))
-    for name in FILES:
-        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
-
-
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    for folder in (tmp_path / "file", tmp_path / "file" / "case"):
-        with pytest.raises(
-            RadllmError, match=r"^The report cannot be written to \w+ \(.+\): free some space or choose"
-        ):
-            write_reports(folder, PREDICTION, FEATURES)
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource", reason="file size limits are a Unix thing")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))  # the page is longer, the other two are not
-    try:
-        with pytest.raises(RadllmError, match="cannot be written to case"):
-            write_reports(tmp_path / "new" / "case", PREDICTION, FEATURES, box_lesion())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert not list(tmp_path.iterdir())
-
-
-def test_when_one_file_cannot_be_replaced_the_older_ones_stay(tmp_path: Path) -> None:
-    write_reports(tmp_path, PREDICTION, FEATURES)
-    (tmp_path / "report.html").unlink()
-    (tmp_path / "report.html").mkdir()
-    before = (tmp_path / "prediction.json").read_bytes()
-    with pytest.raises(RadllmError, match=r"report\.html is a folder there"):
-        write_reports(tmp_path, prediction(probability=0.9), FEATURES)
-    assert (tmp_path / "prediction.json").read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == FILES
-
-
-def test_a_report_that_cannot_be_drawn_makes_no_folder(tmp_path: Path) -> None:
-    lesion = box_lesion()
-    broken = Lesion(lesion.image, lesion.mask * 0, "US", spacing_known=True)
-    with pytest.raises(IndexError):
-        write_reports(tmp_path / "case", PREDICTION, FEATURES, broken)
-    assert not list(tmp_path.iterdir())

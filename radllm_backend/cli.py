@@ -109,7 +109,7 @@ def classify(
     from radllm_backend.extraction import extract
     from radllm_backend.imaging import Lesion
     from radllm_backend.model import Model
-    from radllm_backend.reports.html import write_reports
+    from radllm_backend.reports.files import write_reports
 
     check_output_folder(output)
     check_confidence(confidence)
@@ -127,7 +127,7 @@ def classify(
     features = [row.model_copy(update={"descriptors": descriptors}) for row in extracted]
     predictions = [chosen.predict(row, confidence=confidence) for row in features]
     for folder, prediction, row, lesion in zip(folders, predictions, features, lesions, strict=True):
-        write_reports(folder, prediction, row, lesion)
+        write_reports(folder, prediction, row, lesion, chosen.card)
         if write_dicom:
             write_dicom(folder, lesion, prediction)
         show_prediction(prediction, folder / "report.html", lesion.segment if every else "")
@@ -158,13 +158,14 @@ def describe(
     from radllm_backend.descriptors import parse_descriptors
     from radllm_backend.features import Features
     from radllm_backend.model import Model
-    from radllm_backend.reports.html import write_reports
+    from radllm_backend.reports.files import write_reports
 
     check_output_folder(output)
     check_confidence(confidence)
     features = Features(values={}, descriptors=parse_descriptors(descriptors))
-    prediction = Model.load(model, base_model).predict(features, confidence=confidence)
-    write_reports(output, prediction, features)
+    chosen = Model.load(model, base_model)
+    prediction = chosen.predict(features, confidence=confidence)
+    write_reports(output, prediction, features, card=chosen.card)
     show_prediction(prediction, output / "report.html")
 
 
