@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -25,13 +27,20 @@ def lesions():
     return design, {"last": last, "mean": mean}, labels, np.arange(LESIONS).astype(str)
 
 
-def fitted(lesions, kind="logistic regression", columns=COLUMNS):
+@pytest.fixture(scope="module")
+def fitted(lesions):
+    """Fits a fusion, each once."""
     design, embeddings, labels, groups = lesions
-    return fit_concatenation(kind, design[:, :columns], embeddings, labels, groups, inner_folds=3)
+
+    @cache
+    def fit(kind="logistic regression", columns=COLUMNS):
+        return fit_concatenation(kind, design[:, :columns], embeddings, labels, groups, inner_folds=3)
+
+    return fit
 
 
-def test_inner_folds_find_the_pooling_that_holds_the_signal(lesions):
-    fusion = fitted(lesions)
+def test_inner_folds_find_the_pooling_that_holds_the_signal(lesions, fitted):
+    fusion = fitted()
     assert fusion.pooling == "mean"
     design, _, labels, _ = lesions
     alone = roc_auc_score(labels, design[:, 0])
@@ -39,16 +48,16 @@ def test_inner_folds_find_the_pooling_that_holds_the_signal(lesions):
 
 
 @pytest.mark.parametrize("columns", [0, COLUMNS])
-def test_the_folded_form_is_the_same_model(lesions, columns):
-    fusion = fitted(lesions, columns=columns)
+def test_the_folded_form_is_the_same_model(lesions, fitted, columns):
+    fusion = fitted(columns=columns)
     design, embeddings, _, _ = lesions
     direct = fusion.logits(design[:, :columns], embeddings)
     assert fusion.linear().logits(design[:, :columns], embeddings) == pytest.approx(direct, abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", FUSIBLE)
-def test_every_classifier_learns_from_both_blocks(lesions, kind):
-    fusion = fitted(lesions, kind)
+def test_every_classifier_learns_from_both_blocks(lesions, fitted, kind):
+    fusion = fitted(kind)
     assert roc_auc_score(lesions[2], fusion.chosen.scores) > 0.75
     assert np.isfinite(fusion.logits(*lesions[:2])).all()
 
