@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from radllm_backend.doctor import Finding
-from radllm_backend.prediction import DescriptorShare, FeatureShare, Prediction
+from radllm_backend.prediction import DescriptorShare, FeatureShare, Prediction, Stability, percent
 
 _STRONGEST = 5
 
@@ -33,6 +33,8 @@ def show_prediction(prediction: Prediction, report: Path, segment: str = "") -> 
     )
     if prediction.band:
         console.print(prediction.rule())
+    if prediction.stability:
+        console.print(_stable(prediction.stability))
     table = Table(
         "Feature", "Value", "Standardised", "Effect on the log-odds", title="What moved it", title_justify="left"
     )
@@ -52,6 +54,14 @@ def _value_cells(share: FeatureShare) -> tuple[str, str]:
 
 def _uncertain(prediction: Prediction) -> str:
     return f", uncertain from {prediction.band}" if prediction.band else ""
+
+
+def _stable(stability: Stability) -> str:
+    """The range under other outlines, and which of them could not be measured."""
+    lost = "; ".join(variant.name for variant in stability.variants if variant.probability is None)
+    calls = " or ".join(stability.calls)
+    found = f"Outlined slightly otherwise: {percent(stability.low)} to {percent(stability.high)}, {calls}"
+    return f"{found} (not measurable: {lost})" if lost else found
 
 
 def show_findings(findings: Sequence[Finding]) -> None:
