@@ -13,7 +13,7 @@ FILES = """
     image_files imaging extraction feature_table cohort selection prompt prompt_writer model_cache fetching
     tokenizer_file base_models estimates calibration calibrating conformal protocol connection client local_server
     metrics intervals stability scorecard heads classical fusion explanation training_reference bundle cautions llm
-    model mask_stability exporting vllm_engine micro_batches served_models server_files
+    model mask_stability verification exporting vllm_engine micro_batches served_models server_files
     server_connections server_journal server_trust server_app server model_card training evaluation table_evaluation
     methods contenders performance building adaptation datasets reproduction reports doctor console cli_support
     cli_lesions cli_studies cli_datasets cli_reproduce cli_server cli __main__
@@ -21,7 +21,7 @@ FILES = """
 TORCH_FREE_FILES = """
     errors features feature_names prediction imaging extraction feature_table cohort selection prompt base_models
     estimates calibration heads training_reference protocol client bundle cautions explanation model mask_stability
-    vllm_engine server model_card datasets.manifest datasets.phantoms reports.html doctor console cli
+    verification vllm_engine server model_card datasets.manifest datasets.phantoms reports.html doctor console cli
 """
 ORDER, TORCH_FREE = FILES.split(), TORCH_FREE_FILES.split()
 

@@ -1,4 +1,4 @@
-"""The commands for one lesion: ``radllm classify``, ``describe`` and ``extract``."""
+"""The commands for one lesion: ``radllm classify``, ``describe``, ``verify`` and ``extract``."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the ``radllm`` command."""
     app.command()(classify)
     app.command()(describe)
+    app.command()(verify)
     app.command("extract")(extract_command)
 
 
@@ -130,6 +131,38 @@ def describe(
     prediction = chosen.predict(features, confidence=confidence)
     write_reports(output, prediction, features, card=chosen.card)
     show_prediction(prediction, output / "report.html")
+
+
+def verify(
+    record: Annotated[Path, typer.Argument(metavar="PREDICTION.json", help="What radllm classify wrote.")],
+    image: ImageArgument,
+    mask: MaskArgument,
+    model: Annotated[
+        str | None, typer.Option(help="The model's folder, or a shipped one's name if not the one in the prediction.")
+    ] = None,
+    label: LabelOption = None,
+    segment: SegmentOption = None,
+    spacing: SpacingOption = None,
+    modality: ModalityOption = None,
+    resample: ResampleOption = False,
+    series: SeriesOption = None,
+    base_model: BaseOption = None,
+) -> None:
+    """Repeat a prediction from its prediction.json: match, or the first thing that differs."""
+    from radllm_backend.imaging import Lesion
+    from radllm_backend.model import Model
+    from radllm_backend.verification import model_of, read_prediction
+    from radllm_backend.verification import verify as repeat
+
+    recorded = read_prediction(record)
+    chosen = Model.load(model or model_of(recorded), base_model)
+    reading = _reading(spacing, modality, resample, series)
+    found = repeat(recorded, Lesion.from_files(image, mask, label=label, segment=segment, **reading), chosen)
+    if found.first:
+        raise RadllmError(f"{record.name} does not come out again: the first difference is {found.first}.")
+    typer.echo(f"match: {record.name} comes out again, {recorded.call} with a probability of {recorded.probability!r}")
+    for difference in found.versions:
+        typer.echo(f"Note, although the numbers agree: {difference}.")
 
 
 def extract_command(
