@@ -60,6 +60,7 @@ class Classification:
                 self.source.segmentName(segmentId),
                 predictions.get(segmentId),
                 self._problems.get(segmentId, ""),
+                features.get(segmentId),
             )
             for segmentId in self.segmentIds
         ]

@@ -27,7 +27,8 @@ COLUMNS = (
     "notice",
 )
 FEATURE_COLUMNS = ("segment", "feature", "name", "value", "standardised", "training_percentile", "effect", "segment_id")
-_VOLUME = "RadiomicsLLM.volume"
+VOLUME = "RadiomicsLLM.volume"
+"""The reference of both tables to the volume that was classified."""
 
 
 class ResultTable:
@@ -47,7 +48,7 @@ class ResultTable:
             )
         )
         for node in (self.node, self.featuresNode):
-            node.SetNodeReferenceID(_VOLUME, volumeNode.GetID())
+            node.SetNodeReferenceID(VOLUME, volumeNode.GetID())
             placeBeside(volumeNode, node)
 
     def write(self, results: Sequence[SegmentResult]) -> None:

@@ -10,7 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .OwnedNode import findOwned, makeOwned, placeBeside
-from .ResultTable import ResultTable
+from .ResultTable import VOLUME, ResultTable
 from .SegmentResult import SegmentResult
 
 _TEXT, _ROLE = "vtkMRMLTextNode", "predictions"
@@ -28,6 +28,12 @@ def writeResults(
     textNode.SetText(json.dumps([result.toRecord() for result in results], ensure_ascii=False))
     textNode.SetForceCreateStorageNode(slicer.vtkMRMLTextNode.CreateStorageNodeAlways)
     placeBeside(volumeNode, textNode)
+
+
+def volumeOfResults(segmentationNode: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLVolumeNode | None:
+    """The volume that `writeResults` was last told of; None where it or the table is gone."""
+    table = findOwned(segmentationNode, "vtkMRMLTableNode", "results")
+    return table.GetNodeReference(VOLUME) if table else None
 
 
 def readResults(segmentationNode: slicer.vtkMRMLSegmentationNode) -> list[SegmentResult]:

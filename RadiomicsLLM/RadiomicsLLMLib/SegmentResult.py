@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from radllm_backend import Prediction
+    from radllm_backend import Features, Prediction
 
 
 @dataclass(frozen=True)
@@ -19,22 +19,33 @@ class SegmentResult:
     prediction: Prediction | None = None
     problem: str = ""
     """One sentence; empty where there is a prediction."""
+    features: Features | None = None
+    """All that was measured; None where nothing was, or an older version of this extension kept none."""
 
     def toRecord(self) -> dict[str, Any]:
         """As JSON keeps it."""
-        content = self.prediction.model_dump(mode="json") if self.prediction else None
         return {
             "segmentId": self.segmentId,
             "segmentName": self.segmentName,
             "problem": self.problem,
-            "prediction": content,
+            "prediction": _content(self.prediction),
+            "features": _content(self.features),
         }
 
     @classmethod
     def fromRecord(cls, record: dict[str, Any]) -> SegmentResult:
         """What `toRecord` gave; ValueError or KeyError where it is something else."""
-        from radllm_backend import Prediction
+        from radllm_backend import Features, Prediction
 
-        content = record["prediction"]
-        prediction = Prediction.model_validate(content) if content else None
-        return cls(record["segmentId"], record["segmentName"], prediction, record["problem"])
+        prediction, features = record["prediction"], record.get("features")
+        return cls(
+            record["segmentId"],
+            record["segmentName"],
+            Prediction.model_validate(prediction) if prediction else None,
+            record["problem"],
+            Features.model_validate(features) if features else None,
+        )
+
+
+def _content(record: Features | Prediction | None) -> dict[str, Any] | None:
+    return record.model_dump(mode="json") if record else None
