@@ -208,6 +208,19 @@ def _full() -> Prediction:
 
 
 FULL = _full()
+CROWDED = FULL.model_copy(
+    update={
+        "cautions": [
+            *FULL.cautions,
+            *(
+                Caution(code="outside-range", text=f"{share.name} lies outside the range (0 to 11).")
+                for share in FULL.features
+            ),
+        ],
+        "neighbours": [Neighbour(lesion=number, label="benign", distance=number) for number in range(1, 6)],
+    }
+)
+"""As much as eight features can give rise to."""
 
 
 def box_lesion(spacing: tuple[float, float] = (0.1, 0.1), spacing_known: bool = True) -> Lesion:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from report_cases import CARD, FULL, HASHES, MADE, MODEL, PREDICTION, box_lesion, prediction, share
+from report_cases import CARD, CROWDED, FULL, HASHES, MADE, MODEL, PREDICTION, box_lesion, prediction, share
 
 pikepdf = pytest.importorskip("pikepdf", reason="needs pikepdf")
 pdfium = pytest.importorskip("pypdfium2", reason="needs pypdfium2")
@@ -72,7 +72,7 @@ def test_it_says_what_the_page_says(full: bytes) -> None:
         *(caution.text.replace("−", "-") for caution in FULL.cautions),
         "95% of them lie within 0.034 of their exact values",
         "Sphericity: with 9.5 instead of 2.5, all else the same, the call would be likely benign (20.0%).",
-        "Elongation: no value within the training lesions' range would change the call",
+        "Elongation: a value at the other end of the training lesions would not change the call",
         "Irregular shape: sphericity lower than 95% of the training lesions",
         "93 benign 1.07",
         "98% of the training lesions lie nearer to their middle",
@@ -104,6 +104,10 @@ def test_every_page_says_that_it_is_for_research_and_which_one_it_is(full: bytes
     for number, page in enumerate(pages, 1):
         assert f"RadiomicsLLM report. {RESEARCH_USE_ONLY} {number} / 2" in page
     assert pages[0].count(RESEARCH_USE_ONLY) == 2
+
+
+def test_even_a_crowded_one_has_two_pages() -> None:
+    assert len(texts(report_pdf(CROWDED, box_lesion(), CARD, made=MADE))) == 2
 
 
 def test_the_pages_are_drawn_within_their_margins(full: bytes) -> None:

@@ -162,8 +162,8 @@ def _findings(prediction: Prediction) -> list[str]:
 def _alternative(prediction: Prediction, other: Counterfactual) -> str:
     if other.value is None or other.call is None or other.probability is None:
         is_feature = any(row.feature == other.feature for row in prediction.features)
-        what = "value within the training lesions' range" if is_feature else "other term among the training lesions"
-        return f"{other.name}: no {what} would change the call, all else the same."
+        what = "a value at the other end of the training lesions" if is_feature else "the commonest other term"
+        return f"{other.name}: {what} would not change the call, all else the same."
     values: dict[str, float | str] = {row.feature: row.value for row in prediction.features}
     values |= {row.descriptor: row.value for row in prediction.descriptors}
     # Rare, but two numbers that look the same would make no sense.
@@ -229,10 +229,10 @@ def _provenance(prediction: Prediction, card: ModelCard | None, made: datetime) 
         random = "" if seed is None else f"random seed {seed}, "
         sources.append(Source("Training table", f"{random}{card.training.lesions} lesions", card.training.table_sha256))
     sources.append(Source("Model's score", f"{signed(prediction.logit)} (log-odds before calibration)"))
-    if prediction.extraction is None:
-        sources.append(Source("Features", "from a table that does not say how they were extracted"))
-    else:
+    if prediction.extraction:
         sources += _extraction_sources(prediction.extraction)
+    elif prediction.features:
+        sources.append(Source("Features", "from a table that does not say how they were extracted"))
     sources.append(Source("Prediction by", _versions(prediction.versions)))
     sources.append(Source("Report made", f"{made.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"))
     return sources
