@@ -177,11 +177,23 @@ def choose_modality(panel: Any, modality: str) -> None:
     panel.ui.modalitySelector.currentIndex = panel.ui.modalitySelector.findText(f"({modality})", Qt.MatchContains)
 
 
+def prepare(panel: Any, model: Path | str, modality: str = "US") -> None:
+    """All that is to be chosen but the lesions, with the model on the local server."""
+    choose_backend(panel, "local")
+    choose_own_model(panel, model)
+    choose_modality(panel, modality)
+
+
+def click(button: Any) -> None:
+    """As a user can: only on what is enabled."""
+    assert button.enabled, button.toolTip
+    QTest.mouseClick(button, Qt.LeftButton)
+
+
 def begin(panel: Any) -> None:
     """A click on Classify, which returns at once."""
-    assert panel.ui.classifyButton.enabled, panel.ui.classifyButton.toolTip
     assert panel.ui.classifyButton.text == "Classify"
-    QTest.mouseClick(panel.ui.classifyButton, Qt.LeftButton)
+    click(panel.ui.classifyButton)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -205,14 +217,14 @@ def classify(panel: Any) -> None:
     finish(panel)
 
 
-def longest_pause(panel: Any) -> float:
-    """Of the event loop while a click's classification goes on, in seconds: a timer's heartbeat measures it."""
+def longest_pause(panel: Any, do: Callable[[Any], object] = classify) -> float:
+    """Of the event loop while what a click began goes on, in seconds: a timer's heartbeat measures it."""
     ticks: list[float] = []
     timer = QTimer()
     timer.setInterval(5)
     timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
     timer.start()
-    classify(panel)
+    do(panel)
     timer.stop()
     assert len(ticks) > 5
     return float(np.diff(ticks).max())

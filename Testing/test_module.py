@@ -29,7 +29,7 @@ from module_scene import (
 from PIL import Image, ImageColor
 from RadiomicsLLMLib import SegmentedVolume
 from RadiomicsLLMLib.Pictures import CALL_COLORS, NO_CALL_COLOR
-from RadiomicsLLMLib.Requirements import EXTRACTION_PACKAGES, MODEL_PACKAGES
+from RadiomicsLLMLib.Requirements import DICOM_PACKAGES, EXTRACTION_PACKAGES, MODEL_PACKAGES, REPORT_PACKAGES
 from slicer_harness import slot_errors, stray_attributes
 from slicer_harness.panel_screenshots import NAMES, WIDTH, take_screenshots
 from slicer_harness.pythonqt import connect
@@ -39,10 +39,10 @@ from radllm_backend import Lesion
 
 def test_the_packages_to_install_are_those_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert {*EXTRACTION_PACKAGES.values(), *MODEL_PACKAGES.values()} <= {
-        *project["dependencies"],
-        *project["optional-dependencies"]["llm"],
-    }
+    extras = project["optional-dependencies"]
+    named = [EXTRACTION_PACKAGES, MODEL_PACKAGES, REPORT_PACKAGES, DICOM_PACKAGES]
+    requirements = {requirement for packages in named for requirement in packages.values()}
+    assert requirements <= {*project["dependencies"], *extras["llm"], *extras["dicom"]}
 
 
 def test_the_backend_needs_no_other_package_of_the_project() -> None:

@@ -28,6 +28,7 @@ from module_scene import (
     finish,
     labels,
     node_ids,
+    prepare,
     probabilities,
     python,
     rotated,
@@ -58,9 +59,7 @@ def ready(request: pytest.FixtureRequest, panel: Any, self_contained_model: Path
 @pytest.fixture
 def one(panel: Any, self_contained_model: Path) -> Any:
     """A panel whose model answers over the socket."""
-    choose_backend(panel, "local")
-    choose_own_model(panel, self_contained_model)
-    choose_modality(panel, "US")
+    prepare(panel, self_contained_model)
     return panel
 
 

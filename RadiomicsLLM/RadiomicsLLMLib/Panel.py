@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import slicer
@@ -13,7 +14,9 @@ from slicer.util import VTKObservationMixin
 from .BackendChoice import LOCAL, PROCESS, REMOTE, BackendChoice
 from .Background import Background, Steps
 from .BackgroundRun import BackgroundRun
+from .ClassifiedLesions import ClassifiedLesions
 from .Consent import Consent
+from .ExportPanel import ExportPanel
 from .FeaturePlot import plotFeatures
 from .ModelCardText import modelCardText
 from .ModelChoice import ModelChoice
@@ -44,14 +47,15 @@ class Panel(VTKObservationMixin):
         super().__init__()
         self.ui, self.logic = ui, logic
         self._run: BackgroundRun | None = None
-        self._whyCancelled = ""
-        self.results = ResultPanel(ui.resultsButton.layout(), onChosen=self._onResultChosen, onPlot=self._onPlot)
+        self._undone = self._whyCancelled = ""
+        self.results = ResultPanel(ui.resultWidget.layout(), onChosen=self._onResultChosen, onPlot=self._onPlot)
         self.segments = SegmentChoice(ui.segmentsList, self._update)
         self.models = ModelChoice(ui.modelSelector, ui.modelFolderLabel, ui.modelFolderEdit, self._onModelChanged)
         self.settings = SettingsChoice(ui.settingsSelector, ui.settingsFileEdit, self._onInputChanged)
         self.backends = BackendChoice(
             ui.backendSelector, ui.remoteWidget, ui.addressEdit, ui.tokenEdit, logic.backends, self.refresh
         )
+        self._exports = ExportPanel(ui, shown=self._classified, askCard=self._askingCard, begin=self._beginExport)
         self._sections = SetupSections(ui, starting=logic.backends[LOCAL].close, finished=self.refresh)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onInputChanged)
         ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentationChanged)
@@ -107,7 +111,7 @@ class Panel(VTKObservationMixin):
         """What an earlier run found of this segmentation, also one of another session."""
         segmentationNode = self.ui.segmentationSelector.currentNode()
         if segmentationNode and not self.isRunning:
-            self.results.show(readResults(segmentationNode))
+            self._showResults(readResults(segmentationNode))
 
     def _onInputChanged(self, *_arguments: object) -> None:
         """What is shown belongs to other inputs now; the scene keeps it."""
@@ -127,6 +131,7 @@ class Panel(VTKObservationMixin):
         self.ui.connectButton.enabled = bool(self.ui.addressEdit.text and self.ui.tokenEdit.text)
         self.ui.classifyButton.enabled = not obstacle
         self.ui.classifyButton.toolTip = obstacle or _("Classify every ticked segment.")
+        self._exports.update()
         self._say(problem)
 
     def _obstacle(self) -> str:
@@ -159,7 +164,7 @@ class Panel(VTKObservationMixin):
 
     def _onClassify(self, *_arguments: object) -> None:
         if self.isRunning:
-            self._cancel(_("Cancelled: nothing was classified."))
+            self._cancel(_("Cancelled: {undone}."))
             return
         backend = self.backends.current()
         consent = Consent(self.ui.addressEdit.text.strip()) if backend.leavesComputer else None
@@ -177,11 +182,11 @@ class Panel(VTKObservationMixin):
             approve=consent.ask if consent else None,
         )
         self.results.clear()
-        self._begin(steps, lambda results: self._show(source, results))
+        self._begin(steps, lambda results: self._show(source, results), _("nothing was classified"))
 
     def _show(self, source: SegmentedVolume, results: list[SegmentResult]) -> None:
         if source.isInScene():
-            self.results.show(results)
+            self._showResults(results)
         else:
             self._say(
                 _("The volume or the segmentation was removed meanwhile: there is nothing to show the results on.")
@@ -194,9 +199,12 @@ class Panel(VTKObservationMixin):
         def steps() -> Steps:
             return (yield Background(_("Asking the server for its models"), backend.connect))
 
-        self._begin(steps(), lambda _names: self.refresh())
+        self._begin(steps(), lambda _names: self.refresh(), _("the server was not asked"))
 
-    def _begin(self, steps: Steps, show: Callable[[Any], None]) -> None:
+    def _beginExport(self, steps: Steps, undone: str) -> None:
+        self._begin(steps, self._say, undone)
+
+    def _begin(self, steps: Steps, show: Callable[[Any], None], undone: str) -> None:
         def finished(answer: Any, error: BaseException | None) -> None:
             self._run = None
             self._showRunning(False)
@@ -208,13 +216,14 @@ class Panel(VTKObservationMixin):
             else:
                 self._say(self._whyCancelled)
 
+        self._undone = undone
         self._run = BackgroundRun(steps, told=self._tell, finished=finished)
         self._showRunning(True)
         self._run.start()
 
     def _cancel(self, sentence: str) -> None:
         if self._run:
-            self._whyCancelled = sentence
+            self._whyCancelled = sentence.format(undone=self._undone)
             self._run.cancel()
             self.backends.current().cancel()
             self.ui.classifyButton.enabled = False
@@ -237,6 +246,7 @@ class Panel(VTKObservationMixin):
     def _showRunning(self, running: bool) -> None:
         for section in (self.ui.lesionsButton, self.ui.modelButton, self.ui.backendButton):
             section.enabled = not running
+        self._exports.update(running)
         self.ui.progressBar.visible = running
         self.ui.progressBar.value = 0
         self.ui.classifyButton.text = _("Cancel") if running else _("Classify")
@@ -245,9 +255,19 @@ class Panel(VTKObservationMixin):
             self.ui.classifyButton.toolTip = _("Stop; the scene stays as it is.")
 
     def _onSceneClosing(self, *_arguments: object) -> None:
-        self._cancel(_("The scene was closed: nothing was classified."))
+        self._cancel(_("The scene was closed: {undone}."))
 
     # ------------------------------------------------------------------------------------------------------- results
+
+    def _showResults(self, results: Sequence[SegmentResult]) -> None:
+        self.results.show(results)
+        self._exports.update()
+
+    def _classified(self) -> ClassifiedLesions:
+        return ClassifiedLesions(self.ui.segmentationSelector.currentNode(), self.results.results)
+
+    def _askingCard(self) -> Callable[[], dict[str, Any]]:
+        return partial(self.backends.current().card, self.models.current())
 
     def _onResultChosen(self, result: SegmentResult) -> None:
         jumpTo(self.ui.segmentationSelector.currentNode(), result.segmentId)

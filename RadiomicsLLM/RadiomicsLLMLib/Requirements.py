@@ -21,6 +21,10 @@ MODEL_PACKAGES = {
     "transformers": "transformers>=5.20",
 }
 """To run the language model in Slicer itself, beside PyTorch."""
+REPORT_PACKAGES = {"fpdf": "fpdf2>=2.8", "jinja2": "jinja2>=3.1", "PIL": "pillow>=11"}
+"""To export reports."""
+DICOM_PACKAGES = {"highdicom": "highdicom>=0.27,<0.28"}
+"""To add results to the DICOM database; it brings pydicom where Slicer does not."""
 
 
 def isMissing(package: str) -> bool:

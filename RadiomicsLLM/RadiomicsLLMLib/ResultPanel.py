@@ -38,6 +38,11 @@ class ResultPanel:
         layout.addWidget(self.table)
         self.table.hide()
 
+    @property
+    def results(self) -> Sequence[SegmentResult]:
+        """What is shown."""
+        return self._results
+
     def clear(self) -> None:
         """Show nothing."""
         self.show([])

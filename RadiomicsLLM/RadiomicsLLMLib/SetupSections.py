@@ -8,11 +8,12 @@ from typing import Any
 from .BackendEnvironment import BackendEnvironment
 from .BackendPython import environmentFolder
 from .DoctorPanel import DoctorPanel
-from .Requirements import EXTRACTION_PACKAGES, MODEL_PACKAGES
+from .Requirements import DICOM_PACKAGES, EXTRACTION_PACKAGES, MODEL_PACKAGES, REPORT_PACKAGES
 from .SetupPanel import SetupPanel
 from .SlicerPackages import SlicerPackages
 
-_IN_SLICER = {**EXTRACTION_PACKAGES, **MODEL_PACKAGES, "torch": "torch>=2.6"}
+_ALWAYS = {**EXTRACTION_PACKAGES, **REPORT_PACKAGES, **DICOM_PACKAGES}
+_IN_SLICER = {**_ALWAYS, **MODEL_PACKAGES, "torch": "torch>=2.6"}
 
 
 class SetupSections:
@@ -27,9 +28,7 @@ class SetupSections:
         environment, packages = BackendEnvironment(environmentFolder()), SlicerPackages()
         self._inSlicer = False
         self._doctorButton = ui.doctorButton
-        self._setup = SetupPanel(
-            ui.setupButton.layout(), environment, packages, EXTRACTION_PACKAGES, finished, starting=starting
-        )
+        self._setup = SetupPanel(ui.setupButton.layout(), environment, packages, _ALWAYS, finished, starting=starting)
         self._doctor = DoctorPanel(ui.doctorButton.layout(), environment, packages)
         ui.doctorButton.connect("contentsCollapsed(bool)", self._onDoctor)
 
@@ -45,7 +44,7 @@ class SetupSections:
             inSlicer: whether the language model shall run in Slicer itself.
         """
         self._inSlicer = inSlicer
-        self._setup.require(_IN_SLICER if inSlicer else EXTRACTION_PACKAGES)
+        self._setup.require(_IN_SLICER if inSlicer else _ALWAYS)
 
     def close(self) -> None:
         self._setup.close()

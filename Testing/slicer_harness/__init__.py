@@ -5,6 +5,7 @@ Real: MRML with its logics and ``slicer.util`` (package ``slicer-core``), VTK, a
 
 - ``pythonqt``: how Python sees Qt in Slicer (properties are attributes, ``widget.connect("clicked(bool)", f)``);
 - ``widgets``: the few widgets of MRML and CTK that the module uses;
+- ``dicom``: ``slicer.dicomDatabase``, and the import into it;
 - ``application``: ``slicer.app``, ``slicer.modules``, and the base classes of a scripted module.
 
 What is not imitated raises AttributeError, so that a test cannot pass by accident. Slots swallow exceptions, in Slicer

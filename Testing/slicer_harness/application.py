@@ -15,7 +15,7 @@ import slicer
 import slicer.util
 from PySide6 import QtCore, QtWidgets
 
-from slicer_harness import pythonqt, widgets
+from slicer_harness import dicom, pythonqt, widgets
 
 _LOGICS = {
     "Colors": "vtkMRMLColorLogic",
@@ -153,6 +153,8 @@ def _start() -> None:
     sys.modules["qt"] = pythonqt.qt_module(QUiLoader=widgets.QUiLoader)
     _module("ctk", **widgets.CTK)
     _module("SampleData", SampleDataLogic=SampleDataLogic)
+    _module("DICOMLib", DICOMUtils=dicom.DICOMUtils)
+    slicer.dicomDatabase = dicom.DicomDatabase()
     slicer.app = qSlicerApplication()
     slicer.app.folder = tempfile.TemporaryDirectory()
     _keep_settings_apart(slicer.app.folder.name)

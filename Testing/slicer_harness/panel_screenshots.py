@@ -56,6 +56,7 @@ def take_screenshots(model: str | Path, folder: Path) -> list[Path]:
         _wait(lambda: panel.ui.statusLabel.text.startswith("Measuring"))
         _grab(panel, running)
         _wait(lambda: not panel.panel.isRunning)
+        panel.ui.exportFolderEdit.currentPath = "Reports"
         panel.ui.backendButton.collapsed = True
         _grab(panel, result)
         panel.panel.results.table.setCurrentCell(2, 0)
@@ -88,6 +89,8 @@ def _dark_style() -> Iterator[None]:
     before, palette = slicer.app.palette(), QPalette()
     for role, color in _DARK.items():
         palette.setColor(role, QColor(color))
+    for role in (QPalette.WindowText, QPalette.Text, QPalette.ButtonText):
+        palette.setColor(QPalette.Disabled, role, QColor("#808080"))
     slicer.app.setPalette(palette)
     yield
     slicer.app.setPalette(before)
@@ -118,7 +121,9 @@ def _grab(panel: Any, path: Path) -> None:
     panel.parent.resize(WIDTH, 100)
     for _ in range(3):
         slicer.app.processEvents()
-        panel.parent.resize(WIDTH, panel.parent.sizeHint().height() + BELOW)
+        # As Slicer's scroll area does: wrapped text is higher than its hint.
+        height = max(panel.parent.sizeHint().height(), panel.parent.layout().totalHeightForWidth(WIDTH))
+        panel.parent.resize(WIDTH, height + BELOW)
     slicer.app.processEvents()
     assert panel.parent.grab().save(str(path))
     edit.currentPath = given
