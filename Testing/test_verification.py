@@ -24,6 +24,7 @@ from radllm_backend.prediction import SCHEMA_VERSION, Prediction
 from radllm_backend.shipped import shipped_models
 from radllm_backend.verification import model_of, read_prediction, verify
 
+BREAST_US = Path(__file__).resolve().parents[2] / "shared" / "data" / "breast-us" / "images"
 READING = ("--spacing", "0.08", "--modality", "US")
 
 
@@ -146,6 +147,17 @@ def test_a_lesion_in_a_volume(volume_model, monkeypatch):
     assert verify(prediction, lesion, model).first is None
     smaller = Lesion.from_images(lesion.image, sitk.BinaryErode(lesion.mask, [1, 1, 1]), modality="CT")
     assert first(prediction, smaller, model).startswith("the mask")
+
+
+@pytest.mark.skipif(
+    not BREAST_US.is_dir() or "breast-us" not in shipped_models(), reason="needs the images in ../shared/data/breast-us"
+)
+def test_a_shipped_model_is_found_by_its_name(smollm2, tmp_path):
+    files = BREAST_US / "case003.png", BREAST_US / "case003_tumor.png"
+    model = Model.load("breast-us")
+    prediction = model.predict_many([extract(Lesion.from_files(*files), model.settings)])[0]
+    (tmp_path / "prediction.json").write_text(prediction.model_dump_json())
+    assert "match: " in succeed("verify", tmp_path / "prediction.json", *files).output
 
 
 # --- the first difference -------------------------------------------------------------------------------------------
@@ -311,7 +323,10 @@ def test_a_prediction_of_another_schema_version(repeat, record, tmp_path, versio
         (b"\xff\xfe", "is not valid JSON"),
         (b"[1, 2]", "holds no JSON object"),
         (b"{}", "holds no prediction: give the prediction.json that radllm classify wrote"),
-        (b'{"schema_version": 3, "probability": 0.5, "prompt": ""}', "is malformed (call): get it anew"),
+        (
+            b'{"schema_version": %d, "probability": 0.5, "prompt": ""}' % SCHEMA_VERSION,
+            "is malformed (call): get it anew",
+        ),
     ],
 )
 def test_a_file_that_is_something_else(repeat, tmp_path, content, words):
