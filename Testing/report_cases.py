@@ -160,10 +160,10 @@ CARD = ModelCard(
 )
 
 
-def _full() -> Prediction:
+def _shares() -> list[FeatureShare]:
     effects = (1.0, -0.5, 0.3, -0.2, 0.12, 0.08, -0.03, 0.0)
     places = ((2.5, 3.0), (8.5, 95.0), (5.0, 40.0), (40.0, 100.0), (-30.0, 0.0), (6.0, 55.0), (5.5, 50.0), (7.0, 60.0))
-    shares = [
+    return [
         FeatureShare(
             feature=name,
             name=display_name(name),
@@ -174,6 +174,10 @@ def _full() -> Prediction:
         )
         for name, (value, percentile), effect in zip(NAMES, places, effects, strict=True)
     ]
+
+
+def _full() -> Prediction:
+    shares = _shares()
     return prediction(
         features=shares,
         band=Band(low=0.4, high=0.6, confidence=0.8),
