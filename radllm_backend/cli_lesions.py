@@ -60,6 +60,9 @@ def classify(
     dicom: Annotated[
         bool, typer.Option("--dicom", help="Also segmentation.dcm and report.dcm, for an image from DICOM.")
     ] = False,
+    identifiers: Annotated[
+        bool, typer.Option("--identifiers", help="These two say whose they are: for the archive the image is in.")
+    ] = False,
 ) -> None:
     """Classify a segmented lesion: prediction.json, features.csv and report.html."""
     from radllm_backend.conformal import check_confidence
@@ -74,7 +77,7 @@ def classify(
     check_output_folder(output)
     check_confidence(confidence)
     descriptors = parse_descriptors(descriptor or [])
-    write_dicom = _dicom_writer(image, series) if dicom else None
+    write_dicom = _dicom_writer(image, series, identifiers) if dicom else None
     chosen = Model.load(model, base_model)
     reading = _reading(spacing, modality, resample, series)
     if every:
@@ -98,13 +101,13 @@ def classify(
         show_prediction(prediction, folder / "report.html", lesion.segment if every else "")
 
 
-def _dicom_writer(image: Path, series: str | None) -> Callable[[Path, Lesion, Prediction], object]:
+def _dicom_writer(image: Path, series: str | None, identifiers: bool) -> Callable[[Path, Lesion, Prediction], object]:
     """What writes SEG and SR beside the other reports; RadllmError at once where the image is not DICOM."""
     from radllm_backend.reports.dicom import write_dicom
     from radllm_backend.reports.dicom_sources import source_files
 
     files = source_files(image, series)
-    return lambda folder, lesion, prediction: write_dicom(folder, files, lesion, prediction)
+    return lambda folder, lesion, prediction: write_dicom(folder, files, lesion, prediction, identifiers=identifiers)
 
 
 def describe(

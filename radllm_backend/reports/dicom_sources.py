@@ -25,6 +25,8 @@ _TYPE_2 = (
 )  # fmt: skip
 """May be empty, but highdicom stumbles where an anonymiser removed one."""
 _PATIENT_GROUP = 0x0010
+_ORDER_GROUPS = (0x0032, 0x0038, 0x0040)
+"""Requests, visits and specimens: nothing of theirs is needed."""
 _STUDY = (
     "ReferringPhysicianName", "StudyDescription", "ConsultingPhysicianName", "PhysiciansOfRecord",
     "NameOfPhysiciansReadingStudy", "AdmittingDiagnosesDescription", "IssuerOfAccessionNumberSequence",
@@ -57,13 +59,13 @@ class Source:
     """Whether the frames have a place in space; a radiograph has none."""
 
     def forget_patient(self) -> None:
-        """Empty everything in the headers that says who the patient is, who sent them, and when the study was."""
+        """Empty everything in the headers that says who the patient is, who sent them, why, and when the study was."""
         for header in self.headers:
-            for element in header.group_dataset(_PATIENT_GROUP):
-                element.value = None
-            for keyword in (*_TYPE_2, *_STUDY):
-                if keyword in header:
-                    header[keyword].value = None
+            for element in list(header):
+                if element.tag.group in _ORDER_GROUPS:
+                    del header[element.tag]
+                elif element.tag.group == _PATIENT_GROUP or element.keyword in (*_TYPE_2, *_STUDY):
+                    header[element.tag].value = None
 
     def marked(self) -> list[tuple[Dataset, list[int] | None]]:
         """The header of every file on which the lesion lies, with the frames (from 1) where it can have several."""
