@@ -64,7 +64,7 @@ def classify(
         bool, typer.Option("--identifiers", help="These two say whose they are: for the archive the image is in.")
     ] = False,
 ) -> None:
-    """Classify a segmented lesion: prediction.json, features.csv and report.html."""
+    """Classify a segmented lesion: prediction.json, features.csv, report.html and report.pdf."""
     from radllm_backend.conformal import check_confidence
     from radllm_backend.console import show_prediction
     from radllm_backend.descriptors import parse_descriptors
@@ -119,7 +119,7 @@ def describe(
     base_model: BaseOption = None,
     confidence: ConfidenceOption = 0.8,
 ) -> None:
-    """Classify a lesion by the radiologist's descriptors alone: prediction.json, features.csv and report.html."""
+    """Classify a lesion by the radiologist's descriptors alone: prediction.json, features.csv and both reports."""
     from radllm_backend.conformal import check_confidence
     from radllm_backend.console import show_prediction
     from radllm_backend.descriptors import parse_descriptors
