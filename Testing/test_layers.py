@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "radllm_backend"
 FILES = """
     errors processes safe_files features feature_names shipped descriptors knowledge prediction dicom_files
-    image_files imaging extraction feature_table cohort selection prompt prompt_writer model_cache fetching
+    image_files imaging candidates extraction feature_table cohort selection prompt prompt_writer model_cache fetching
     tokenizer_file base_models estimates calibration calibrating conformal protocol connection client local_server
     metrics intervals stability scorecard heads classical fusion explanation training_reference bundle cautions llm
     model mask_stability verification exporting vllm_engine micro_batches served_models server_files
@@ -19,7 +19,7 @@ FILES = """
     cli_lesions cli_studies cli_datasets cli_reproduce cli_server cli __main__
 """
 TORCH_FREE_FILES = """
-    errors features feature_names prediction imaging extraction feature_table cohort selection prompt base_models
+    errors features feature_names prediction imaging candidates extraction feature_table cohort selection prompt base_models
     estimates calibration heads training_reference protocol client bundle cautions explanation model mask_stability
     verification vllm_engine server model_card datasets.manifest datasets.phantoms reports.html doctor console cli
 """
