@@ -60,5 +60,5 @@ def _write(folder: Path, files: Sequence[Path], lesion: Callable[[], Lesion], re
     from radllm_backend.reports.dicom import write_dicom
 
     folder.mkdir()
-    # With the patient, as the image beside them: the database would file them under a nameless one otherwise.
+    # With the patient, as in the image's own files: Slicer makes up another one where the ID is empty.
     write_dicom(folder, files, lesion(), result.prediction, identifiers=True)
