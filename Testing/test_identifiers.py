@@ -95,8 +95,8 @@ def assert_nobody(name: str, content: bytes) -> None:
 
 def test_no_export_and_no_log_names_the_patient(case, tiny_model, tiny_base, fresh_cache, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
-    given = ["--model", tiny_model, "--base-model", tiny_base, "--resample", "--dicom", "--stability"]
-    finished = succeed("classify", *case, *given, "-o", tmp_path / "out")
+    given = ["--model", tiny_model, "--base-model", tiny_base, "--resample", "--dicom"]
+    finished = succeed("classify", *case, *given, "--stability", "-o", tmp_path / "out")
     names = {name for name, _ in everything_in(tmp_path / "out")}
     assert names == {
         "prediction.json", "features.csv", "report.html", "report.pdf", "segmentation.dcm", "report.dcm",

@@ -1,4 +1,4 @@
-"""The page as a browser shows and prints it: nothing is cut off, nothing is fetched, two sheets at most."""
+"""The page as a browser shows it: nothing is cut off, and no large part of it is empty."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pdfium = pytest.importorskip("pypdfium2", reason="needs pypdfium2")
+pytest.importorskip("pypdfium2", reason="the pictures' script needs pypdfium2")
 
 from PIL import Image
-from report_cases import CARD, CROWDED, FULL, MADE, box_lesion
+from report_cases import CARD, FULL, MADE, box_lesion
 from take_screenshots import browse, find_browser, without_blank_end
 
 from radllm_backend.prediction import Prediction
@@ -28,24 +28,11 @@ def written(folder: Path, prediction: Prediction) -> Path:
 @pytest.mark.parametrize("width", [500, 1000])
 def test_it_is_shown_within_its_window(tmp_path: Path, width: int) -> None:
     picture = tmp_path / "page.png"
-    browse(written(tmp_path, FULL), tmp_path, f"--window-size={width},5000", f"--screenshot={picture}")
+    browse(written(tmp_path, FULL), tmp_path, f"--window-size={width},9000", f"--screenshot={picture}")
     page = np.asarray(without_blank_end(Image.open(picture)).convert("L"), dtype=float)
-    assert 800 < len(page) < 5000
+    assert 800 < len(page) < 9000
     # Nothing reaches the right edge, where it would be cut off, and no large part of the page is empty.
     assert np.ptp(page[:, -4:]) < 8
     marked = np.ptp(page, axis=1) > 40
     longest = max(map(len, "".join("x" if row else " " for row in marked).replace("x", "\n").split("\n")))
     assert longest < 200
-
-
-@pytest.mark.parametrize("prediction", [FULL, CROWDED], ids=["full", "crowded"])
-def test_it_prints_on_two_sheets_of_a4(tmp_path: Path, prediction: Prediction) -> None:
-    sheet = tmp_path / "sheet.pdf"
-    browse(written(tmp_path, prediction), tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={sheet}")
-    printed = pdfium.PdfDocument(sheet)
-    assert 1 <= len(printed) <= 2
-    assert printed[0].get_size() == pytest.approx((595, 842), abs=2)
-    text = " ".join(page.get_textpage().get_text_range() for page in printed)
-    for words in ("Provenance", "What moved this prediction", "For research use only"):
-        assert words in text
-    assert "Report made" in printed[len(printed) - 1].get_textpage().get_text_range()
