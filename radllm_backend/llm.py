@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
@@ -26,6 +27,8 @@ LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 
 _HEAD = "head."
 _GPU_BATCH = 32
+_PROMPTS_KEPT = 1024
+"""Tokenised: what variants cost is asked before they are scored."""
 _WEIGHTS = 20
 """On a CPU fetching all weights, once a prompt, takes as long as so many tokens."""
 
@@ -56,6 +59,7 @@ class PromptReader(nn.Module):
         """
         super().__init__()
         self._tokenizer = load_tokenizer(base)
+        self._tokens = lru_cache(_PROMPTS_KEPT)(self._tokens_of)
         self.backbone: Any = load_backbone(base)
         self.max_tokens = int(self.backbone.config.max_position_embeddings)
         self.head = nn.Linear(self.backbone.config.hidden_size, 1, dtype=torch.float32)
@@ -91,6 +95,9 @@ class PromptReader(nn.Module):
 
     def tokenise(self, prompt: str) -> list[int]:
         """Token numbers of a prompt; RadllmError where the model cannot read that many."""
+        return self._tokens(prompt)
+
+    def _tokens_of(self, prompt: str) -> list[int]:
         tokens: list[int] = self._tokenizer.encode(prompt).ids
         if len(tokens) > self.max_tokens:
             raise RadllmError(
