@@ -1,0 +1,297 @@
+"""Every lesion of a source, measured by many workers, scored together, and kept as it comes.
+
+A run that ends early, however, is gone on with by the same call: what has its row is not done again.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from radllm_backend.batch_cluster import Place, connected, threads
+from radllm_backend.batch_exports import write_exports
+from radllm_backend.batch_results import Counts, Results, Row, open_results
+from radllm_backend.batch_scoring import BatchPlan, Ready, row_of, scored
+from radllm_backend.batch_worker import Measured, measure, reason_of, settings_text
+from radllm_backend.candidates import Candidate, Found
+from radllm_backend.errors import RadllmError
+from radllm_backend.features import Record
+from radllm_backend.reports.batch import Page, write_page
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+RESULTS = "results.sqlite"
+SCORED_TOGETHER = 64
+"""Lesions that the model reads at once; with reasons, which cost up to twenty times as much, fewer."""
+EXPLAINED_TOGETHER = 8
+_LONGEST_WAIT = 1.0
+"""Seconds that a measured lesion waits for others to be scored with."""
+_TICK = 0.1
+
+
+class Summary(Record):
+    """How a run ended."""
+
+    lesions: int
+    """Of the source."""
+    left_out: int
+    """Of the source too: what is no lesion that can be classified."""
+    kept: int
+    """Of the lesions: settled by an earlier run."""
+    done: int
+    failed: int
+    """In this run."""
+    stopped: bool
+    """By a signal, before the end; nothing is exported then."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """New rows, and how far the run is."""
+
+    rows: list[Row]
+    settled: int
+    total: int
+    rate: float
+    """Lesions a minute, so far."""
+    seconds_left: float
+
+
+Report = Callable[[Step], None]
+
+
+def run_batch(plan: BatchPlan, report: Report = lambda step: None) -> Summary:
+    """Classify what the plan's source holds and what has no row yet, then export all rows of this model and settings.
+
+    A lesion that fails has a row with its reason, and stops nothing. SIGINT and SIGTERM end the run with its rows kept.
+
+    Args:
+        report: called in this thread, with each lesion once.
+
+    Raises:
+        RadllmError: the source holds no lesion, the model is not there or reads no image, the workers, the server or
+            the output are not there.
+    """
+    candidates = list({candidate.key: candidate for candidate in plan.found.candidates}.values())
+    if not candidates:
+        raise RadllmError(_nothing(plan.found))
+    begun = time.monotonic()
+    plan.place.check()
+    of_run = (plan.settings.sha256, plan.model.sha256)
+    _make_folder(plan.output)
+    with open_results(plan.output / RESULTS) as results:
+        settled = [results.is_settled(candidate, *of_run, retry=plan.retry) for candidate in candidates]
+        pending = deque(candidate for candidate, known in zip(candidates, settled, strict=True) if not known)
+        run = _Run(plan, results, pending, report)
+        stopped = _carry_out(run, plan.place) if pending else False
+        summary = Summary(
+            lesions=len(candidates),
+            left_out=len(plan.found.refusals),
+            kept=sum(settled),
+            done=run.counts.done,
+            failed=run.counts.failed,
+            stopped=stopped,
+            seconds=time.monotonic() - begun,
+        )
+        if not stopped:
+            write_exports(plan.output, results, *of_run)
+            write_page(plan.output, Page.of(results, plan.model.identity, plan.settings, plan.found, plan.command))
+    return summary
+
+
+def _nothing(found: Found) -> str:
+    if not found.refusals:
+        return "Nothing here can be classified: there is no segmented lesion that fits; see --list."
+    first = found.refusals[0]
+    return f"Nothing here can be classified: {len(found.refusals)} left out, first {first.what}: {first.reason}"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RadllmError(
+            f"The folder {folder} cannot be made ({error.strerror or error}): choose another output."
+        ) from error
+
+
+def _carry_out(run: _Run, place: Place) -> bool:
+    """Start the workers and do all that is pending; whether a signal ended it before."""
+    with stopping() as stop, connected(place) as client:
+        return run.all(client, stop)
+
+
+@contextmanager
+def stopping() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; where this is not the main thread, nothing does."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    caught = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, ask) for number in caught}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class _Run:
+    """Lesions on their way: pending, measured by a worker, waiting to be scored, scored, kept.
+
+    All but the scoring happens in one thread. No more lesions are under way than the workers and one scoring need, so
+    that the memory does not depend on how many there are.
+    """
+
+    plan: BatchPlan
+    results: Results
+    pending: deque[Candidate]
+    report: Report
+    counts: Counts = field(default_factory=lambda: Counts(done=0, failed=0))
+    _suspects: deque[Candidate] = field(default_factory=deque)
+    """Their worker died, which another lesion may have been the cause of: tried once more, each alone."""
+    _alone: Candidate | None = None
+    _flying: dict[str, Candidate] = field(default_factory=dict)
+    """By their future's key."""
+    _futures: dict[str, Any] = field(default_factory=dict)
+    _landed: SimpleQueue[Any] = field(default_factory=SimpleQueue)
+    _waiting: list[Ready] = field(default_factory=list)
+    _scoring: Future[list[Row]] | None = None
+    _being_scored: int = 0
+
+    def __post_init__(self) -> None:
+        self._total = len(self.pending)
+        self._settings_text = settings_text(self.plan.settings)
+        self._together = EXPLAINED_TOGETHER if self.plan.explain else SCORED_TOGETHER
+        self._begun = time.monotonic()
+
+    def all(self, client: Client, stop: threading.Event) -> bool:
+        """Do all that is pending; whether it was stopped before."""
+        self._begun = time.monotonic()
+        with ThreadPoolExecutor(1, "scoring") as scorer:
+            try:
+                while not stop.is_set() and self._is_unfinished:
+                    self._send(client)
+                    self._collect(client)
+                    self._score(scorer)
+                    self._keep()
+            finally:
+                client.cancel(list(self._futures.values()), force=True)
+            if self._scoring:  # a signal came meanwhile, and what was worked for is kept
+                self._scoring.exception()
+                self._keep()
+        return self._is_unfinished
+
+    @property
+    def _is_unfinished(self) -> bool:
+        return bool(self.pending or self._suspects or self._flying or self._waiting or self._scoring)
+
+    def _send(self, client: Client) -> None:
+        """Give the workers more, a lesion in advance each."""
+        at_once = 2 * threads(client)
+        most = at_once + 4 * self._together
+        while len(self._flying) < at_once and len(self._flying) + len(self._waiting) + self._being_scored < most:
+            candidate = self._next()
+            if candidate is None:
+                return
+            key = f"lesion-{uuid.uuid4().hex}"
+            future = client.submit(
+                measure, candidate.model_dump_json(), self._settings_text, self.plan.read, key=key, pure=False
+            )
+            self._flying[key], self._futures[key] = candidate, future
+            future.add_done_callback(self._landed.put)
+
+    def _next(self) -> Candidate | None:
+        if self.pending:
+            return self.pending.popleft()
+        if self._suspects and not self._flying:
+            self._alone = self._suspects.popleft()
+            return self._alone
+        return None
+
+    def _collect(self, client: Client) -> None:
+        """Take what the workers have done, after a short wait."""
+        try:
+            future = self._landed.get(timeout=_TICK if self._flying else 0.01)
+            while True:
+                self._take(future)
+                future = self._landed.get_nowait()
+        except Empty:
+            if client.status != "running":
+                raise RadllmError(
+                    "The Dask scheduler is gone: start it, and give the same command again; what is done is kept."
+                ) from None
+
+    def _take(self, future: Any) -> None:
+        from distributed import KilledWorker
+
+        candidate = self._flying.pop(future.key)
+        del self._futures[future.key]
+        if future.status in ("cancelled", "lost"):
+            raise RadllmError(
+                "The Dask scheduler has dropped this run: give the same command again; what is done is kept."
+            )
+        try:
+            measured = Measured.model_validate_json(future.result())
+        except KilledWorker:
+            if candidate is not self._alone:
+                self._suspects.append(candidate)
+                return
+            measured = Measured(
+                reason="The process that measured it was ended, probably for want of memory: give it more (--memory)."
+            )
+        except Exception as error:  # the worker could not be given it
+            measured = Measured(reason=reason_of(error, candidate))
+        if measured.features is None:
+            self._add([row_of(self.plan, candidate, seconds=measured.seconds, reason=measured.reason)])
+        else:
+            self._waiting.append(Ready(candidate, measured.features, measured.seconds, time.monotonic()))
+
+    def _score(self, scorer: ThreadPoolExecutor) -> None:
+        """Start the next scoring: of many together, or of those who have waited long enough."""
+        if self._scoring or not self._waiting:
+            return
+        patient = self._flying and time.monotonic() - self._waiting[0].since < _LONGEST_WAIT
+        if len(self._waiting) < self._together and patient:
+            return
+        lesions, self._waiting = self._waiting[: self._together], self._waiting[self._together :]
+        self._being_scored = len(lesions)
+        self._scoring = scorer.submit(scored, self.plan, lesions)
+
+    def _keep(self) -> None:
+        """The rows of a scoring that is over."""
+        if self._scoring and self._scoring.done():
+            finished, self._scoring, self._being_scored = self._scoring, None, 0
+            self._add(finished.result())
+
+    def _add(self, rows: list[Row]) -> None:
+        self.results.add(rows)
+        failed = sum(row.status == "failed" for row in rows)
+        self.counts = Counts(done=self.counts.done + len(rows) - failed, failed=self.counts.failed + failed)
+        settled = self.counts.done + self.counts.failed
+        seconds = max(time.monotonic() - self._begun, 1e-3)
+        self.report(
+            Step(
+                rows=rows,
+                settled=settled,
+                total=self._total,
+                rate=60 * settled / seconds,
+                seconds_left=seconds * (self._total - settled) / settled,
+            )
+        )

@@ -1,0 +1,154 @@
+"""The Dask workers that measure a batch: processes of this computer, or those of a cluster that runs already."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from radllm_backend import __version__, batch_worker
+from radllm_backend.errors import RadllmError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_LOCAL = {
+    # A lesion whose worker died twice is tried alone before it is given up: one that waited behind it must not suffer.
+    "distributed.scheduler.allowed-failures": 1,
+    # Nothing of a lesion is written to a disk, and a worker that holds too much is ended, not left to wait.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
+}
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+_START_SECONDS = 60
+_LOGGERS = ("distributed", "tornado", "asyncio")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where lesions are measured."""
+
+    workers: int | None = None
+    """Processes of this computer, one lesion each at a time; None: one a processor."""
+    memory: str = "2GB"
+    """That a worker of this computer may take; one that takes more is ended, and its lesion fails."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler (``tcp://HOST:8786``) whose workers are asked instead."""
+
+    def check(self) -> None:
+        """RadllmError where it cannot be, before any work."""
+        try:
+            import distributed  # noqa: F401
+            import pyarrow  # noqa: F401
+            from dask.utils import parse_bytes
+        except ImportError as error:
+            raise RadllmError(
+                f"A batch needs the package {error.name}: pip install 'radllm-backend[batch]'."
+            ) from error
+        if self.workers is not None and self.workers < 1:
+            raise RadllmError(f"--workers is {self.workers}: use 1 or more.")
+        try:
+            enough = parse_bytes(self.memory) >= 2**28
+        except ValueError:
+            enough = False
+        if not enough:
+            raise RadllmError(f"--memory is '{self.memory[:40]}': use a size of 300MB or more, such as 2GB.")
+
+
+@contextmanager
+def connected(place: Place) -> Iterator[Client]:
+    """A connection to the workers; those of this computer start and end with it.
+
+    Raises:
+        RadllmError: they cannot be started, nobody answers at the address, or its workers have another radllm_backend.
+    """
+    import dask
+
+    place.check()
+    with _quiet():
+        if place.scheduler:
+            with _remote(place.scheduler) as client:
+                _check_versions(client, place.scheduler)
+                yield client
+            return
+        with dask.config.set(_LOCAL), _local(place) as client:
+            yield client
+
+
+def threads(client: Client) -> int:
+    """How many lesions the workers measure at the same time, now; at least 1."""
+    return max(1, sum(client.nthreads().values()))
+
+
+@contextmanager
+def _local(place: Place) -> Iterator[Client]:
+    from distributed import Client, LocalCluster
+
+    try:
+        cluster = LocalCluster(
+            n_workers=place.workers or os.cpu_count() or 1,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=place.memory,
+            dashboard_address=None,
+            worker_dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+            security=True,  # nobody else on this computer can give these workers work
+            env=dict.fromkeys(_THREADS, "1"),  # as many threads as processes, and no more
+        )
+    except Exception as error:  # whatever the system or Dask says
+        raise RadllmError(f"The workers cannot be started ({_words(error)}): check --workers and --memory.") from error
+    with cluster, Client(cluster) as client:
+        yield client
+
+
+@contextmanager
+def _remote(address: str) -> Iterator[Client]:
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=_START_SECONDS // 6, set_as_default=False)
+    except Exception as error:
+        raise RadllmError(
+            f"No Dask scheduler answers at {address[:80]} ({_words(error)}): check --scheduler and that it runs."
+        ) from error
+    with client:
+        yield client
+
+
+def _check_versions(client: Client, address: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=_START_SECONDS)
+        found: dict[str, Any] = client.run(batch_worker.package_version)
+    except Exception as error:
+        raise RadllmError(
+            f"The workers of {address[:80]} cannot measure ({_words(error)}): start some that have radllm-backend."
+        ) from error
+    for worker, version in found.items():
+        if version != __version__:
+            raise RadllmError(
+                f"The worker {worker} has radllm-backend {version} and this is {__version__}: install the same there."
+            )
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:160].rstrip(".") or type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Dask tells of every worker that ends, which has its place in a lesion's row."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
