@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from radllm_backend import __version__, cli_datasets, cli_lesions, cli_reproduce, cli_server, cli_studies
+from radllm_backend import __version__, cli_batch, cli_datasets, cli_lesions, cli_reproduce, cli_server, cli_studies
 from radllm_backend.cli_lesions import BaseOption, ConfidenceOption
 from radllm_backend.cli_support import check_output_file, counting
 from radllm_backend.errors import RadllmError
@@ -19,6 +19,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(cli_datasets.app, name="dataset")
 cli_lesions.register(app)
 cli_studies.register(app)
+cli_batch.register(app)
 cli_reproduce.register(app)
 cli_server.register(app)
 
