@@ -1,0 +1,139 @@
+"""What the tests of a batch share: generated lesions, readers of them that fail as asked, and runs to interrupt.
+
+    python Testing/batch_cases.py run MODEL BASE OUT COUNT [--workers N] [--scheduler ADDRESS]
+
+runs a batch in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from radllm_backend.batch import BatchPlan, Summary, run_batch
+from radllm_backend.batch_cluster import Place
+from radllm_backend.batch_results import Row, open_results
+from radllm_backend.candidates import Candidate, Found, Refusal
+from radllm_backend.errors import RadllmError
+from radllm_backend.imaging import Lesion
+from radllm_backend.model import Model
+
+TESTING = Path(__file__).resolve().parent
+READ = "batch_cases:read_generated"
+
+
+def candidate(number: int, segment: str = "lesion") -> Candidate:
+    """A lesion that no file holds; its segment says how it fails."""
+    return Candidate(
+        kind="SEG",
+        image=("/pacs/Doe^Jane/1.dcm",),
+        segmentation="/pacs/Doe^Jane/seg.dcm",
+        number=number,
+        segment=segment,
+        series="1.2.3",
+        source="1.2.4",
+        modality="US",
+        series_description="Generated",
+        study_date="20240229",
+    )
+
+
+def found(count: int, **failing: int) -> Found:
+    """So many lesions; each keyword names a way to fail, and the lesion that does."""
+    ways = {number: way for way, number in failing.items()}
+    return Found(
+        candidates=[candidate(number, ways.get(number, "lesion")) for number in range(count)],
+        refusals=[Refusal(what="Series <b>7</b>", reason="It has no segmentation: segment it first.", modality="US")],
+    )
+
+
+def read_generated(chosen: Candidate) -> Lesion:
+    """A disc in noise, the same for the same number; or what its segment says."""
+    _fail(chosen)
+    assert chosen.number is not None
+    chance = np.random.default_rng(chosen.number)
+    radius = chance.uniform(5, 9)
+    rows, columns = np.mgrid[:24, :24]
+    mask = ((rows - 12) ** 2 + (columns - 12) ** 2 < radius**2).astype(np.uint8)
+    grey = chance.integers(40, 90, mask.shape) + 60 * mask
+    return Lesion.from_images(
+        sitk.GetImageFromArray(grey.astype(np.uint8)), sitk.GetImageFromArray(mask), modality="US", spacing_known=True
+    )
+
+
+def _fail(chosen: Candidate) -> None:
+    match chosen.segment:
+        case "vanished":
+            raise RadllmError(f"{chosen.segmentation} is gone: put it back.")
+        case "strange":
+            raise ZeroDivisionError("one part\nand another in /pacs/Doe^Jane/seg.dcm")
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "greedy":
+            hoard = [np.ones(2**24) for _ in range(64)]  # 8 GB
+            raise AssertionError(f"{len(hoard)} parts were not too much")
+
+
+def plan(model: Model, output: Path, source: Found, **more: Any) -> BatchPlan:
+    place = more.pop("place", Place(workers=2, memory="1GB"))
+    return BatchPlan(
+        found=source, model=model, output=output, place=place, read=READ, card=getattr(model, "card", None), **more
+    )
+
+
+def kept(output: Path, model: Model) -> list[Row]:
+    """All rows of this model."""
+    with open_results(output / "results.sqlite") as results:
+        return list(results.rows(model.settings.sha256, model.sha256))
+
+
+def told(rows: list[Row]) -> list[str]:
+    """What the rows say, but for the time that it took."""
+    return [row.model_copy(update={"seconds": 0.0}).model_dump_json() for row in rows]
+
+
+def digest(rows: list[Row]) -> str:
+    return hashlib.sha256("\n".join(told(rows)).encode()).hexdigest()
+
+
+def environment() -> dict[str, str]:
+    """Of a process that finds this file."""
+    return {**os.environ, "PYTHONPATH": str(TESTING), "OMP_NUM_THREADS": "1"}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["run"])
+    for name in ("model", "base", "output"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("count", type=int)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--scheduler")
+    parser.add_argument("--peak", action="store_true", help="also print this process's peak memory")
+    return parser.parse_args()
+
+
+def _run(given: argparse.Namespace) -> Summary:
+    place = Place(workers=given.workers, scheduler=given.scheduler, memory="1GB")
+    return run_batch(plan(Model.load(given.model, given.base), given.output, found(given.count), place=place))
+
+
+if __name__ == "__main__":
+    given = _arguments()
+    summary = _run(given)
+    print(summary.model_dump_json())
+    if given.peak:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+        print(json.dumps({"peak_mb": peak}))
+    sys.exit(130 if summary.stopped else 0)

@@ -1,0 +1,103 @@
+"""What a second worker brings, and what a batch's main process holds in memory.
+
+    python Testing/benchmarks/batch_throughput.py --lesions 300 --rounds 3 --many 5000
+
+Generated lesions (24 x 24 pixels, 102 features) are measured by one and by two workers in turn, and scored by a tiny
+model trained on phantoms. Prints lesions a minute and their ratio; then the peak memory of the main process over a
+tenth of `--many` lesions and over all of them. ``--json FILE`` writes the numbers too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TESTING = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TESTING))
+
+
+def main() -> None:
+    given = arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        model = trained(work)
+        rates: dict[int, list[float]] = {1: [], 2: []}
+        for number in range(given.rounds):
+            for workers, found in rates.items():
+                seconds, _ = run(model, work / f"rate-{number}-{workers}", given.lesions, workers)
+                found.append(60 * given.lesions / seconds)
+                print(f"round {number + 1}, {workers} workers: {found[-1]:.0f} a minute", file=sys.stderr, flush=True)
+        counts = (given.many // 10, given.many) if given.many else ()
+        peaks = {count: run(model, work / f"peak-{count}", count, 2)[1] for count in counts}
+    report(rates, peaks, given.json)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lesions", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--many", type=int, default=5000, help="lesions of the long run; 0: none")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    return parser.parse_args()
+
+
+def trained(work: Path) -> tuple[Path, Path]:
+    """A tiny model and its base model, as the tests have them."""
+    import tiny_models
+    from PIL import Image
+
+    from radllm_backend.datasets.manifest import extract_manifest
+    from radllm_backend.datasets.phantoms import KINDS, make_phantom
+    from radllm_backend.extraction import load_settings
+    from radllm_backend.feature_table import write_table
+
+    lines = ["lesion,image,mask,spacing_mm,modality,label,patient"]
+    for number in range(24):
+        phantom = make_phantom(KINDS[number % 2], seed=number, size=(200, 160))
+        Image.fromarray(phantom.image).save(work / f"{number}.png")
+        Image.fromarray(phantom.mask).save(work / f"{number}_mask.png")
+        label = ("benign", "malignant")[number % 2]
+        lines.append(f"{number},{number}.png,{number}_mask.png,{phantom.spacing_mm},US,{label},{number}")
+    (work / "manifest.csv").write_text("\n".join(lines) + "\n")
+    write_table(work / "table.csv", extract_manifest(work / "manifest.csv", load_settings("breast-ultrasound")))
+    tiny_models.make_base(work / "base")
+    tiny_models.train_cross_validated(work / "table.csv", work / "base", work / "model")
+    return work / "model", work / "base"
+
+
+def run(model: tuple[Path, Path], output: Path, count: int, workers: int) -> tuple[float, float]:
+    """Seconds of a run in a process of its own, and its main process's peak memory in MB."""
+    from batch_cases import environment
+
+    words = ["run", *model, output, count, "--workers", workers]
+    finished = subprocess.run(
+        [sys.executable, TESTING / "batch_cases.py", *map(str, words), "--peak"],
+        env=environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    summary, peak = map(json.loads, finished.stdout.splitlines())
+    assert summary["done"] == count, summary
+    return summary["seconds"], peak["peak_mb"]
+
+
+def report(rates: dict[int, list[float]], peaks: dict[int, float], file: Path | None) -> None:
+    medians = {workers: statistics.median(found) for workers, found in rates.items()}
+    ratios = sorted(two / one for one, two in zip(rates[1], rates[2], strict=True))
+    for workers, median in medians.items():
+        print(f"{workers} worker{'s' if workers > 1 else ''}: {median:.0f} lesions a minute")
+    print(f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    for count, peak in peaks.items():
+        print(f"{count} lesions: peak memory of the main process {peak:.0f} MB")
+    if file:
+        file.write_text(json.dumps({"per_minute": medians, "ratios": ratios, "peak_mb": peaks}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,385 @@
+"""A batch: each lesion once with its result or its reason, the same numbers as alone, and stopped at any time."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_cases import TESTING, candidate, digest, environment, found, kept, plan, read_generated, told
+from command_line import radllm, succeed
+
+pytest.importorskip("torch")
+pytest.importorskip("radiomics")
+pytest.importorskip("distributed")
+pytest.importorskip("pyarrow")
+
+from radllm_backend import extract
+from radllm_backend.batch import Step, run_batch
+from radllm_backend.batch_cluster import Place
+from radllm_backend.batch_scoring import Ready, scored
+from radllm_backend.batch_worker import measure, settings_text
+from radllm_backend.candidates import Found, Refusal
+from radllm_backend.client import Client, ServerError
+from radllm_backend.errors import RadllmError
+from radllm_backend.feature_table import read_table
+from radllm_backend.model import Model
+from radllm_backend.prediction import Prediction
+
+LESIONS = int(os.environ.get("RADLLM_BATCH_LESIONS", "200"))
+"""Of the run that is killed again and again."""
+ONE = Place(workers=1, memory="1GB")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path, tiny_base: Path) -> Model:
+    return Model.load(tiny_model, tiny_base)
+
+
+@pytest.fixture(scope="module")
+def failures() -> Found:
+    """Twelve lesions of which four fail, each in another way."""
+    source = found(12)
+    ways = {2: "vanished", 5: "strange", 7: "killed", 9: "greedy"}
+    lesions = [candidate(number, ways.get(number, "lesion")) for number in range(12)]
+    return source.model_copy(update={"candidates": lesions})
+
+
+@pytest.fixture(scope="module")
+def mixed(model: Model, failures: Found, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, list[Step]]:
+    """A run over them: its folder, its summary and what it told."""
+    output, steps = tmp_path_factory.mktemp("batch") / "mixed", []
+    return output, run_batch(plan(model, output, failures, command="radllm batch"), steps.append), steps
+
+
+# --- one run --------------------------------------------------------------------------------------------------------
+
+
+def test_lesions_that_fail_have_their_reasons_and_stop_nothing(mixed, model: Model) -> None:
+    output, summary, steps = mixed
+    assert (summary.lesions, summary.done, summary.failed, summary.kept, summary.left_out) == (12, 8, 4, 0, 1)
+    assert not summary.stopped
+    reasons = {row.segment: row.reason for row in kept(output, model) if row.status == "failed"}
+    assert reasons["vanished"] == "seg.dcm is gone: put it back."
+    strange = "It cannot be measured (ZeroDivisionError: one part and another in seg.dcm): check its files."
+    assert reasons["strange"] == strange
+    for way in ("killed", "greedy"):
+        assert "was ended, probably for want of memory" in reasons[way]
+    rows = [row for step in steps for row in step.rows]
+    assert len(rows) == len({row.key for row in rows}) == 12
+    assert (steps[-1].settled, steps[-1].total, steps[-1].seconds_left) == (12, 12, 0)
+
+
+def test_the_folder_holds_tables_and_summary_and_names_no_folder_date_or_patient(mixed) -> None:
+    output, _, _ = mixed
+    names = {"results.sqlite", "results.csv", "results.parquet", "summary.html"}
+    assert {path.name for path in output.iterdir() if not path.name.startswith(".")} == names
+    assert len(read_table(output / "results.csv")) == 12
+    for name in names:
+        content = (output / name).read_bytes()
+        for word in (b"Jane", b"/pacs", b"20240229"):
+            assert word not in content
+
+
+def test_a_batch_gives_what_a_lesion_alone_gives(mixed, model: Model) -> None:
+    for row in kept(mixed[0], model):
+        if row.status == "done":
+            assert row.number is not None
+            alone = model.predict(extract(read_generated(candidate(row.number)), model.settings))
+            assert row.probability == pytest.approx(alone.probability, abs=1e-6)
+            assert row.call == alone.call
+            assert row.prediction is not None
+            assert row.prediction.additive is None
+
+
+def test_what_is_done_is_not_done_again_and_what_failed_only_on_request(mixed, model: Model, failures: Found) -> None:
+    output, _, _ = mixed
+    before = told(kept(output, model))
+    again = run_batch(plan(model, output, failures))
+    assert (again.kept, again.done, again.failed) == (12, 0, 0)
+    assert told(kept(output, model)) == before
+    mended = failures.model_copy(
+        update={
+            "candidates": [candidate(one.number, "lesion") for one in failures.candidates if one.number is not None]
+        }
+    )
+    retried = run_batch(plan(model, output, mended, retry=True, place=ONE))
+    assert (retried.kept, retried.done, retried.failed) == (8, 4, 0)
+
+
+def test_another_model_runs_beside_the_old(mixed, model: Model, self_contained_model: Path, monkeypatch) -> None:
+    monkeypatch.setenv("RADLLM_CACHE", str(self_contained_model.parent / "cache"))
+    other, output = Model.load(self_contained_model), mixed[0]
+    before = len(kept(output, model))
+    run = run_batch(plan(other, output, found(3), place=ONE))
+    assert (run.kept, run.done) == (0, 3)
+    assert (len(kept(output, model)), len(kept(output, other))) == (before, 3)
+
+
+def test_lesion_reports_and_reasons_on_request(model: Model, tmp_path: Path) -> None:
+    run_batch(plan(model, tmp_path / "out", found(2), reports=True, explain=True, place=ONE))
+    for row in kept(tmp_path / "out", model):
+        folder = tmp_path / "out" / "lesions" / row.key
+        assert {path.name for path in folder.iterdir()} == {
+            "prediction.json",
+            "features.csv",
+            "report.html",
+            "report.pdf",
+        }
+        prediction = Prediction.model_validate_json((folder / "prediction.json").read_text())
+        assert prediction == row.prediction
+        assert prediction.additive is not None
+
+
+def test_a_lesion_twice_in_a_source_is_one(model: Model, tmp_path: Path) -> None:
+    source = found(2)
+    twice = source.model_copy(update={"candidates": [*source.candidates, *source.candidates]})
+    assert run_batch(plan(model, tmp_path / "out", twice, place=ONE)).done == 2
+
+
+# --- scoring --------------------------------------------------------------------------------------------------------
+
+
+class Stub:
+    """A model that cannot read some lesions."""
+
+    def __init__(self, model: Model, problem: Exception) -> None:
+        self.sha256, self.identity, self.settings = model.sha256, model.identity, model.settings
+        self._model, self._problem = model, problem
+
+    def predict_many(self, lesions, *, explain=False):
+        if any(lesion.values["spoilt"] for lesion in lesions):
+            raise self._problem
+        return self._model.predict_many(lesions, explain=explain)
+
+
+def ready(model: Model, *spoilt: bool) -> list[Ready]:
+    features = extract(read_generated(candidate(0)), model.settings)
+    return [
+        Ready(
+            candidate(number),
+            features.model_copy(update={"values": {**features.values, "spoilt": float(bad)}}),
+            seconds=0,
+            since=0,
+        )
+        for number, bad in enumerate(spoilt)
+    ]
+
+
+@pytest.mark.parametrize(
+    "error", [RadllmError("Nothing can be read."), MemoryError(), ServerError("malformed", "Bad.")]
+)
+def test_a_lesion_that_the_model_cannot_read_fails_alone(model: Model, tmp_path: Path, error: Exception) -> None:
+    rows = scored(plan(Stub(model, error), tmp_path, found(1)), ready(model, False, True, False))  # type: ignore[arg-type]
+    assert [row.status for row in rows] == ["done", "failed", "done"]
+    assert rows[1].reason
+    assert rows[1].features is not None
+
+
+def test_a_server_that_is_gone_ends_the_run(model: Model, tmp_path: Path) -> None:
+    gone = Stub(model, ServerError("unreachable", "The server does not answer: start it."))
+    with pytest.raises(ServerError, match="does not answer"):
+        scored(plan(gone, tmp_path, found(1)), ready(model, True))  # type: ignore[arg-type]
+
+
+def test_what_a_worker_gives_is_text_and_raises_nothing(model: Model) -> None:
+    settings = settings_text(model.settings)
+    good = json.loads(measure(candidate(1).model_dump_json(), settings, "batch_cases:read_generated"))
+    assert good["features"]["values"]
+    assert good["reason"] == ""
+    for reader in ("batch_cases:no_such", "no_such_module:read", "batch_cases"):
+        bad = json.loads(measure(candidate(1).model_dump_json(), settings, reader))
+        assert bad["features"] is None
+        assert bad["reason"].startswith("It cannot be measured (")
+
+
+def test_a_server_scores_as_the_model_does(tiny_server, model: Model, tmp_path: Path) -> None:
+    remote = Client(tiny_server.ready.url, token_file=tiny_server.ready.token_file).model(model.name)
+    by_server = plan(model, tmp_path / "server", found(6), place=ONE)
+    run_batch(plan(model, tmp_path / "here", found(6), place=ONE))
+    summary = run_batch(by_server.__class__(**{**vars_of(by_server), "model": remote, "card": None}))
+    assert summary.done == 6
+    here, there = ({row.key: row.probability for row in kept(tmp_path / name, model)} for name in ("here", "server"))
+    assert there == pytest.approx(here, abs=1e-6)
+
+
+def vars_of(given: Any) -> dict[str, Any]:
+    return {name: getattr(given, name) for name in given.__dataclass_fields__}
+
+
+# --- ends at any time -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start(tiny_model: Path, tiny_base: Path) -> Callable[..., subprocess.Popen[str]]:
+    def starting(output: Path, count: int) -> subprocess.Popen[str]:
+        command = [sys.executable, str(TESTING / "batch_cases.py"), "run", tiny_model, tiny_base, output, count]
+        return subprocess.Popen(
+            [*map(str, command), "--workers", "2"], env=environment(), stdout=subprocess.PIPE, text=True
+        )
+
+    return starting
+
+
+def rows_in(output: Path) -> int:
+    """How many there are, as anybody may look meanwhile."""
+    import sqlite3
+
+    try:
+        with sqlite3.connect(f"file:{output / 'results.sqlite'}?mode=ro", uri=True) as connection:
+            return int(connection.execute("SELECT COUNT(*) FROM results").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+def wait_for_rows(process: subprocess.Popen[str], output: Path, more_than: int) -> None:
+    until = time.monotonic() + 120
+    while rows_in(output) <= more_than and process.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that measure."""
+    import psutil
+
+    found_workers = [
+        child.pid
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+    return sorted(found_workers)
+
+
+@pytest.mark.timeout(3600)
+def test_killed_at_any_time_it_loses_nothing_and_doubles_nothing(start, model: Model, tmp_path: Path) -> None:
+    undisturbed = tmp_path / "undisturbed"
+    run_batch(plan(model, undisturbed, found(LESIONS)))
+    output, chance = tmp_path / "killed", random.Random(LESIONS)
+    for part in range(3):
+        process = start(output, LESIONS)
+        wait_for_rows(process, output, rows_in(output) + chance.randrange(LESIONS // 8))
+        if part < 2:
+            os.kill(chance.choice(workers_of(process)), signal.SIGKILL)
+            wait_for_rows(process, output, rows_in(output) + chance.randrange(LESIONS // 20))
+        process.kill()
+        process.wait()
+    before = rows_in(output)
+    assert 0 < before < LESIONS
+    process = start(output, LESIONS)
+    told_last, _ = process.communicate(timeout=1800)
+    summary = json.loads(told_last)
+    assert (summary["kept"], summary["done"], summary["failed"]) == (before, LESIONS - before, 0)
+    rows = kept(output, model)
+    assert len(rows) == LESIONS
+    assert digest(rows) == digest(kept(undisturbed, model))
+    for name in ("results.csv", "results.parquet"):
+        assert (output / name).stat().st_size
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly_with_what_is_done_kept(start, tmp_path: Path, number: signal.Signals) -> None:
+    process = start(tmp_path / "out", 2000)
+    wait_for_rows(process, tmp_path / "out", 3)
+    workers = workers_of(process)
+    process.send_signal(number)
+    told_last, _ = process.communicate(timeout=60)
+    summary = json.loads(told_last)
+    assert process.returncode == 130
+    assert summary["stopped"]
+    assert summary["done"] == rows_in(tmp_path / "out") > 3
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+# --- what cannot be run ---------------------------------------------------------------------------------------------
+
+
+def test_nothing_to_classify_is_a_sentence(model: Model, tmp_path: Path) -> None:
+    nothing = Found(candidates=[], refusals=[Refusal(what="Series 7", reason="It has no segmentation: draw one.")])
+    with pytest.raises(RadllmError, match="1 left out, first Series 7: It has no segmentation: draw one."):
+        run_batch(plan(model, tmp_path / "out", nothing))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (Place(workers=0), "--workers is 0: use 1 or more."),
+        (Place(memory="much"), "--memory is 'much': use a size"),
+        (Place(memory="1kB"), "--memory is '1kB': use a size"),
+        (Place(scheduler="tcp://127.0.0.1:1"), "No Dask scheduler answers at tcp://127.0.0.1:1"),
+        (Place(scheduler="nonsense://x"), "No Dask scheduler answers at nonsense://x"),
+    ],
+)
+def test_places_that_cannot_be_are_sentences(model: Model, tmp_path: Path, place: Place, words: str) -> None:
+    with pytest.raises(RadllmError) as caught:
+        run_batch(plan(model, tmp_path / "out", found(1), place=place))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(phantom_folder: Path, tiny_model: Path, tiny_base: Path) -> list[object]:
+    return ["batch", "--manifest", phantom_folder / "manifest.csv", "--model", tiny_model, "--base-model", tiny_base]
+
+
+def test_the_command_classifies_a_manifest_as_classify_does(command, phantom_folder, tmp_path: Path) -> None:
+    finished = succeed(*command, "-o", tmp_path / "out", "--workers", 2, "--json-lines")
+    lines = [json.loads(line) for line in finished.output.splitlines()]
+    assert [line["event"] for line in lines] == ["lesion"] * 24 + ["summary"]
+    assert (lines[-1]["done"], lines[-1]["failed"]) == (24, 0)
+    one = next(line for line in lines if line.get("lesion") == "3_mask.png")
+    lesion = (phantom_folder / "3.png", phantom_folder / "3_mask.png", "--modality", "US", "--spacing", "0.08")
+    succeed("classify", *lesion, *command[3:], "-o", tmp_path / "single")
+    single = json.loads((tmp_path / "single" / "prediction.json").read_text())
+    assert one["probability"] == pytest.approx(single["probability"], abs=1e-6)
+    assert one["call"] == single["call"]
+    again = succeed(*command, "-o", tmp_path / "out")
+    assert "24 lesions: 0 classified now, 0 failed, 24 kept from before; 0 left out." in again.output
+    assert succeed(*command, "-o", tmp_path / "out", "--quiet").output == ""
+
+
+def test_a_list_needs_no_model_and_says_why_not(phantom_folder: Path, tmp_path: Path) -> None:
+    lines = (phantom_folder / "manifest.csv").read_text().splitlines()[:3]
+    gone = "gone,no.png,no_mask.png,0.08,US,benign,p"
+    manifest = phantom_folder / "some.csv"
+    manifest.write_text("\n".join([*lines, gone]) + "\n")
+    shown = succeed("batch", "--manifest", manifest, "--list")
+    assert "2 lesions would run, 1 things would not." in shown.output
+    told_lines = succeed("batch", "--manifest", manifest, "--list", "--json-lines").output.splitlines()
+    events = [json.loads(line) for line in told_lines]
+    assert [event["event"] for event in events] == ["candidate", "candidate", "left-out"]
+    assert events[2]["reason"]
+    assert str(phantom_folder) not in "".join(told_lines[:2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--manifest", "m.csv", "--quiet", "--json-lines"], "--quiet and --json-lines were given: give one of them."),
+        (["--manifest", "m.csv"], "A batch needs --model NAME and -o OUT"),
+        (["--list"], "Where the lesions are is given 0 times"),
+        (["--list", "--manifest", "m.csv", "--dicom-folder", "d"], "Where the lesions are is given 2 times"),
+        (["--list", "--manifest", "m.csv"], "There is no table m.csv"),
+        (["--list", "--dicom-folder", "d", "--after", "soon"], "'soon' is no date"),
+        (["-o", "o", "--model", "m", "--scheduler", "tcp://a:1", "--workers", "2"], "leave them out with --scheduler"),
+        (["-o", "o", "--model", "m", "--workers", "0"], "--workers is 0: use 1 or more."),
+    ],
+)
+def test_bad_commands_are_sentences(arguments: list[str], words: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    finished = radllm("batch", *arguments)
+    assert finished.code != 0
+    assert words in finished.error
+    assert finished.error.count("\n") == 1
