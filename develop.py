@@ -24,7 +24,8 @@ PYTHON, SLICER_PYTHON = ROOT / ".venv" / BIN_PYTHON, ROOT / ".venv-slicer" / BIN
 SAMPLES = ROOT / "Resources" / "SampleLesions"
 DEMO_EXTRAS = "extraction,dicom,llm"
 TEST_EXTRAS = f"{DEMO_EXTRAS},training,server,dev"
-PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+# Python itself compiles what is imported, a quarter of all the files.
+PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
 # PyRadiomics is compiled here: a wheel in pip's cache may have been built for another numpy.
 COMPILED = ("--no-cache-dir", "--no-binary", "pyradiomics-bhklab")
 
