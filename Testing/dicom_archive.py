@@ -87,11 +87,11 @@ def _truncated(archive: Archive, place: Path, study: dict) -> None:
 
 def _on_server(archive: Archive, place: Path, study: dict) -> None:
     """The image and another segmentation are in the database by URL only; in the folder there are none of these."""
-    images = write_volume(place.parent.parent.parent / "server" / "serie", "CT", SHAPE, study)
+    images = write_volume(place.parents[1] / "server" / "serie", "CT", SHAPE, study)
     archive.draw(place / "seg.dcm", images, ["a"])
     archive.remote += images
     archive.lesions.pop()
-    second = write_seg(place.parent.parent.parent / "server" / "seg.dcm", images, {"b": BLOCK})
+    second = write_seg(place.parents[1] / "server" / "seg.dcm", images, {"b": BLOCK})
     archive.files.append(second)
     archive.remote.append(second)
 

@@ -84,7 +84,7 @@ def write_volume(
     paths = []
     for number, plane in enumerate(values):
         position = (np.array([-7.0, 3.0, 11.0]) + number * STEP * np.cross(*ORIENTATION)).round(6).tolist()
-        path = folder / f"slice {(7 * number) % 10}.dcm"  # names in another order than places
+        path = folder / f"slice {(70 * number) % 101}.dcm"  # names in another order than places
         paths.append(write_dicom(path, plane, sop_class=SOP_CLASSES[modality], ImagePositionPatient=position, **about))
     return paths
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import shutil
 import sqlite3
+import tempfile
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.uid import generate_uid
 
 pytest.importorskip("highdicom", reason="needs highdicom")
 
@@ -148,6 +152,30 @@ def test_it_may_be_in_use(small: tuple[Path, list[Path]], journal: str, monkeypa
     assert len(files) == len(list((folder / "dicom").iterdir()))
 
 
+def test_nothing_can_be_written_to_it(small: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch) -> None:
+    write_database(*small)
+    monkeypatch.setattr(dicom_database, "_QUERY", "DELETE FROM Images")
+    with pytest.raises(RadllmError, match="attempt to write a readonly database"):
+        find_in_database(small[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="makes files that it may not write to")
+def test_a_read_only_medium(small: tuple[Path, list[Path]]) -> None:
+    write_database(*small)
+    with closing(sqlite3.connect(small[0] / "ctkDICOM.sql")) as database:
+        database.execute("PRAGMA journal_mode=wal")
+    with tempfile.TemporaryDirectory() as parent:  # pytest's own is closed to other users
+        folder = Path(parent)
+        shutil.copy(small[0] / "ctkDICOM.sql", folder)
+        folder.chmod(0o555)
+        os.seteuid(65534)
+        try:
+            (refusal,) = find_in_database(folder).refusals
+            assert "seg.dcm cannot be read" in refusal.reason  # it was not copied
+        finally:
+            os.seteuid(0)
+
+
 def test_files_that_are_gone_are_refused(small: tuple[Path, list[Path]]) -> None:
     folder, (image, seg) = small
     write_database(folder, (image, seg))
@@ -200,6 +228,36 @@ def test_a_folder_with_other_files(small: tuple[Path, list[Path]]) -> None:
     assert len(found.candidates) == 1
     with pytest.raises(RadllmError, match="no folder absent"):
         find_in_folder(folder / "absent")
+
+
+def test_an_instance_in_two_series_is_one_lesion(small: tuple[Path, list[Path]]) -> None:
+    folder, (_, seg) = small
+    dataset = pydicom.dcmread(seg)
+    dataset.SeriesInstanceUID = "1.2.3.4"
+    dataset.save_as(folder / "copy.dcm")
+    found = find_in_folder(folder)
+    assert (len(found.candidates), found.refusals) == (1, [])
+
+
+def test_a_copy_of_the_image_in_a_series_of_its_own_is_not_meant(small: tuple[Path, list[Path]]) -> None:
+    folder, (image, _) = small
+    for name in ("first.dcm", "z last.dcm"):
+        dataset = pydicom.dcmread(image)
+        dataset.SeriesInstanceUID = generate_uid()
+        dataset.save_as(image.with_name(name))
+    (candidate,) = find_in_folder(folder).candidates
+    assert candidate.image == (str(image),)
+
+
+def test_a_number_that_two_segments_share_is_refused(small: tuple[Path, list[Path]]) -> None:
+    folder, (_, seg) = small
+    dataset = pydicom.dcmread(seg)
+    dataset.SegmentSequence.append(copy.deepcopy(dataset.SegmentSequence[0]))
+    dataset.SegmentSequence[1].SegmentLabel = "b"
+    dataset.save_as(seg)
+    found = find_in_folder(folder)
+    assert [candidate.segment for candidate in found.candidates] == ["a"]
+    assert ["'b'" in refusal.what and "has its number" in refusal.reason for refusal in found.refusals] == [True]
 
 
 def test_a_segmentation_that_names_no_image_belongs_to_the_one_in_its_space(tmp_path: Path) -> None:

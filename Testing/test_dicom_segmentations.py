@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from dicom_writing import NATIVE
+from dicom_writing import NATIVE, write_enhanced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -23,6 +23,7 @@ pytest.importorskip("highdicom", reason="needs highdicom")
 
 from dicom_databases import (
     PATIENT,
+    SPACING,
     contour,
     headers_of,
     study_of,
@@ -188,6 +189,52 @@ def test_a_lesion_on_one_slice_of_files_in_several_folders(tmp_path: Path) -> No
     shutil.copy(images[2], tmp_path / "ct" / "copy.dcm")  # the same instance twice, which a folder may hold
     images[1] = Path(shutil.move(images[1], tmp_path / "other"))
     assert_same(read_lesion(candidate("SEG", images, file)), expected)
+
+
+def test_a_volume_of_one_slice(tmp_path: Path) -> None:
+    images = write_volume(tmp_path / "ct", "CT", (1, *SHAPE[1:]), study_of())
+    mask = lopsided(SHAPE[1:])[np.newaxis]
+    expected = from_files(images, mask, tmp_path)
+    seg, structures = tmp_path / "seg.dcm", tmp_path / "rt.dcm"
+    assert_same(read_lesion(candidate("SEG", images, write_seg(seg, images, {"a": mask}))), expected)
+    assert_same(read_lesion(candidate("RTSTRUCT", images, write_rtstruct(structures, images, {"a": mask}))), expected)
+
+
+def test_an_enhanced_file(tmp_path: Path) -> None:
+    values = np.random.default_rng(3).integers(0, 2000, SHAPE).astype(np.uint16)
+    about = {**study_of(), "FrameOfReferenceUID": "1.2.3.9"}
+    image = write_enhanced(tmp_path / "ct.dcm", values, [6.0, 2.0, 4.0, 0.0], **about)  # out of order
+    mask = lopsided()
+    stored = mask[[3, 1, 2, 0]]  # what lies at 0, 2, 4 and 6 mm, in the order of the file's frames
+    dataset = pydicom.dcmread(image)
+    dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness = 2
+    dataset.save_as(image)
+    file = write_seg(tmp_path / "seg.dcm", [image], {"a": stored})
+    assert_same(read_lesion(candidate("SEG", [image], file)), from_files([image], mask, tmp_path))
+    dataset = pydicom.dcmread(file)
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        del frame.PlanePositionSequence
+    dataset.save_as(file)
+    assert_same(read_lesion(candidate("SEG", [image], file)), from_files([image], mask, tmp_path))
+
+
+def test_frames_that_run_another_way(tmp_path: Path) -> None:
+    """Rows upwards rather than downwards, in the same voxels."""
+    images = write_volume(tmp_path / "ct", "CT", SHAPE, study_of())
+    file = write_seg(tmp_path / "seg.dcm", images, {"a": lopsided()})
+    dataset = pydicom.dcmread(file)
+    turned = dataset.pixel_array[:, ::-1]
+    orientation = dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+    across, down = np.reshape(orientation.ImageOrientationPatient, (2, 3))
+    orientation.ImageOrientationPatient = [*across.tolist(), *(-down).tolist()]
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        place = frame.PlanePositionSequence[0]
+        moved = np.array(place.ImagePositionPatient, float) + (SHAPE[1] - 1) * SPACING[0] * down
+        place.ImagePositionPatient = moved.round(6).tolist()
+    packed = np.packbits(turned, bitorder="little").tobytes()
+    dataset.PixelData = packed + b"\0" * (len(packed) % 2)
+    dataset.save_as(file)
+    assert_same(read_lesion(candidate("SEG", images, file)), from_files(images, lopsided(), tmp_path))
 
 
 def test_frames_without_a_place_lie_where_their_images_do(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ FILES = """
 TORCH_FREE_FILES = """
     errors features feature_names prediction imaging candidates extraction feature_table cohort selection prompt
     base_models estimates calibration heads training_reference protocol client bundle cautions explanation model
-    mask_stability verification vllm_engine server model_card datasets.manifest datasets.phantoms reports.html doctor
-    console cli
+    mask_stability verification vllm_engine server model_card datasets.manifest datasets.phantoms dicom_database
+    batch_lesions reports.html doctor console cli
 """
 ORDER, TORCH_FREE = FILES.split(), TORCH_FREE_FILES.split()
 

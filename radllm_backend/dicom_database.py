@@ -77,19 +77,29 @@ def find_in_database(folder: Path) -> Found:
 def _rows_of(file: Path) -> list[tuple]:
     """Every image with its series and study, or RadllmError."""
     try:
-        try:
-            return _queried(file, "mode=ro")
-        except sqlite3.OperationalError as error:
-            # Of a database in WAL mode on a read-only medium, where no one can be writing either.
-            if "unable to open" not in str(error) or file.with_name(f"{DATABASE}-wal").exists():
-                raise
-            return _queried(file, "mode=ro&immutable=1")
+        return _queried_anywhere(file)
     except sqlite3.OperationalError as error:
-        busy = "locked" in str(error) or "busy" in str(error)
-        advice = "3D Slicer is writing to it: try again later" if busy else "let 3D Slicer open and repair it"
+        advice = (
+            "3D Slicer is writing to it: try again later" if _is_locked(error) else "let 3D Slicer open and repair it"
+        )
         raise RadllmError(f"{DATABASE} cannot be read ({error}): {advice}.") from error
     except sqlite3.DatabaseError as error:
         raise RadllmError(f"{DATABASE} is damaged ({error}): let 3D Slicer make the database anew.") from error
+
+
+def _queried_anywhere(file: Path) -> list[tuple]:
+    try:
+        return _queried(file, "mode=ro")
+    except sqlite3.OperationalError as error:
+        # A database in WAL mode wants files beside it, which a read-only medium does not take. Where there are none,
+        # nobody is writing.
+        if _is_locked(error) or file.with_name(f"{DATABASE}-wal").exists():
+            raise
+        return _queried(file, "mode=ro&immutable=1")
+
+
+def _is_locked(error: sqlite3.OperationalError) -> bool:
+    return "locked" in str(error)
 
 
 def _queried(file: Path, options: str) -> list[tuple]:

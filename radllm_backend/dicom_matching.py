@@ -18,8 +18,11 @@ KINDS: dict[str, Kind] = {"SEG": "SEG", "RTSTRUCT": "RTSTRUCT"}
 _SINGLE_PICTURES = ("MG", "US")
 """A series of these is as a rule several pictures, each an image of its own; of the others, the slices of one image."""
 
+_ON_SERVER = "It is on a server only: retrieve it in 3D Slicer."
+_IMAGE_ON_SERVER = "Its image, or a part of it, is on a server only: retrieve the series in 3D Slicer."
 
-@dataclass
+
+@dataclass(eq=False)
 class Series:
     """A DICOM series, as far as finding lesions needs it. Its words are for people."""
 
@@ -65,7 +68,11 @@ class _Matching:
         self.series = series
         self.candidates: dict[str, Candidate] = {}
         self.refusals: list[Refusal] = []
-        self._homes = {instance: each for each in series.values() for instance in each.files}
+        self._homes: dict[str, list[Series]] = {}
+        """By SOP Instance UID: several where a copy of an image was put into a series of its own."""
+        for each in series.values():
+            for instance in each.files:
+                self._homes.setdefault(instance, []).append(each)
         self._gone: dict[str, frozenset[str]] = {}
 
     def add(self, segmentations: Series) -> None:
@@ -85,9 +92,8 @@ class _Matching:
             if not segments:
                 self._refuse(what, "It has no segments: mark the lesion in it, or leave it out.")
             for segment in segments:
-                self._add_segment(
-                    f"'{segment.name}' (number {segment.number}) in {what}", segmentations, instance, segment
-                )
+                title = f"'{segment.name}' (number {segment.number}) in {what}"
+                self._add_segment(title, segmentations, instance, segment)
 
     def _add_segment(self, what: str, segmentations: Series, instance: str, segment: MarkedSegment) -> None:
         image: Series | None = None
@@ -123,8 +129,9 @@ class _Matching:
     def _image_of(self, segment: MarkedSegment) -> Series:
         """The one series that a segment was drawn on: by its own images, else its file's series, else its space."""
         named = bool(segment.instances or segment.series)
-        found = {self._homes[instance].uid for instance in segment.instances if instance in self._homes}
-        found = found or {uid for uid in segment.series if uid in self.series}
+        found = {home.uid for instance in segment.instances for home in self._homes.get(instance, ())}
+        by_name = segment.series.keys() & self.series.keys()
+        found = found & by_name or found or by_name
         if not named and segment.frame_of_reference:
             found = {uid for uid, each in self.series.items() if each.frame_of_reference == segment.frame_of_reference}
         images = [self.series[uid] for uid in sorted(found) if self.series[uid].modality not in KINDS]
@@ -144,7 +151,7 @@ class _Matching:
         """The image's files, if all are here: those that the segmentation lists and those that the source knows."""
         instances = set(segment.instances & image.files.keys())
         if image.modality not in _SINGLE_PICTURES or len(instances) != 1:
-            own = {instance for instance in segment.instances if self._homes.get(instance, image) is image}
+            own = {instance for instance in segment.instances if image in self._homes.get(instance, [image])}
             instances = {*image.files, *own, *segment.series.get(image.uid, ())}
         if not instances or any(instance in image.files and image.files[instance] is None for instance in instances):
             raise RadllmError(_IMAGE_ON_SERVER)
@@ -172,7 +179,3 @@ def _frame_of_reference(file: Path) -> str:
     with readable(file):
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["FrameOfReferenceUID"])
         return str(header.get("FrameOfReferenceUID") or "")
-
-
-_ON_SERVER = "It is on a server only: retrieve it in 3D Slicer."
-_IMAGE_ON_SERVER = "Its image, or a part of it, is on a server only: retrieve the series in 3D Slicer."
