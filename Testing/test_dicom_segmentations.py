@@ -187,7 +187,7 @@ def test_a_lesion_on_one_slice_of_files_in_several_folders(tmp_path: Path) -> No
     expected = from_files(images, mask, tmp_path)
     (tmp_path / "other").mkdir()
     shutil.copy(images[2], tmp_path / "ct" / "copy.dcm")  # the same instance twice, which a folder may hold
-    images[1] = Path(shutil.move(images[1], tmp_path / "other"))
+    images[1] = Path(shutil.move(images[1], tmp_path / "other" / images[3].name))  # a name that is there twice
     assert_same(read_lesion(candidate("SEG", images, file)), expected)
 
 

@@ -83,8 +83,11 @@ def _gathered(files: Sequence[str]) -> Iterator[Path]:
         folder = Path(parent) / "The image"  # begins the sentences about it
         folder.mkdir()
         for number, file in enumerate(files):
+            link = folder / Path(file).name  # of the same name, for the sentences, unless two folders have it
+            if os.path.lexists(link):
+                link = folder / f"{number} {link.name}"
             with readable(Path(file)):
-                _link(Path(file).absolute(), folder / f"{number:06d} {Path(file).name}")
+                _link(Path(file).absolute(), link)
         yield folder
 
 
