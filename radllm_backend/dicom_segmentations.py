@@ -59,7 +59,7 @@ class SegmentFrame:
 
 @contextmanager
 def readable(file: Path) -> Iterator[None]:
-    """Turn whatever pydicom and highdicom raise about a damaged file into one sentence."""
+    """Turn whatever pydicom raises about a damaged file into one sentence."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's remarks on a header that it can read all the same
