@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,10 @@ def candidate(number: int, segment: str = "lesion") -> Candidate:
     )
 
 
-def found(count: int, **failing: int) -> Found:
-    """So many lesions; each keyword names a way to fail, and the lesion that does."""
-    ways = {number: way for way, number in failing.items()}
+def found(count: int, segment: str = "lesion") -> Found:
+    """So many lesions, all of one kind."""
     return Found(
-        candidates=[candidate(number, ways.get(number, "lesion")) for number in range(count)],
+        candidates=[candidate(number, segment) for number in range(count)],
         refusals=[Refusal(what="Series <b>7</b>", reason="It has no segmentation: segment it first.", modality="US")],
     )
 
@@ -72,6 +72,8 @@ def read_generated(chosen: Candidate) -> Lesion:
 
 def _fail(chosen: Candidate) -> None:
     match chosen.segment:
+        case "slow":
+            time.sleep(0.02)
         case "vanished":
             raise RadllmError(f"{chosen.segmentation} is gone: put it back.")
         case "strange":
@@ -118,13 +120,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("count", type=int)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--scheduler")
+    parser.add_argument("--segment", default="lesion")
     parser.add_argument("--peak", action="store_true", help="also print this process's peak memory")
     return parser.parse_args()
 
 
 def _run(given: argparse.Namespace) -> Summary:
     place = Place(workers=given.workers, scheduler=given.scheduler, memory="1GB")
-    return run_batch(plan(Model.load(given.model, given.base), given.output, found(given.count), place=place))
+    return run_batch(
+        plan(Model.load(given.model, given.base), given.output, found(given.count, given.segment), place=place)
+    )
 
 
 if __name__ == "__main__":

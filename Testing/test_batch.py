@@ -1,20 +1,13 @@
-"""A batch: each lesion once with its result or its reason, the same numbers as alone, and stopped at any time."""
+"""A batch: each lesion once with its result or its reason, the same numbers as alone; and its command."""
 
 from __future__ import annotations
 
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_cases import TESTING, candidate, digest, environment, found, kept, plan, read_generated, told
+from batch_cases import candidate, found, kept, plan, read_generated, told
 from command_line import radllm, succeed
 
 pytest.importorskip("torch")
@@ -22,7 +15,7 @@ pytest.importorskip("radiomics")
 pytest.importorskip("distributed")
 pytest.importorskip("pyarrow")
 
-from radllm_backend import extract
+from radllm_backend import batch_cluster, extract
 from radllm_backend.batch import Step, run_batch
 from radllm_backend.batch_cluster import Place
 from radllm_backend.batch_scoring import Ready, scored
@@ -34,8 +27,6 @@ from radllm_backend.feature_table import read_table
 from radllm_backend.model import Model
 from radllm_backend.prediction import Prediction
 
-LESIONS = int(os.environ.get("RADLLM_BATCH_LESIONS", "200"))
-"""Of the run that is killed again and again."""
 ONE = Place(workers=1, memory="1GB")
 
 
@@ -215,90 +206,6 @@ def vars_of(given: Any) -> dict[str, Any]:
     return {name: getattr(given, name) for name in given.__dataclass_fields__}
 
 
-# --- ends at any time -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def start(tiny_model: Path, tiny_base: Path) -> Callable[..., subprocess.Popen[str]]:
-    def starting(output: Path, count: int) -> subprocess.Popen[str]:
-        command = [sys.executable, str(TESTING / "batch_cases.py"), "run", tiny_model, tiny_base, output, count]
-        return subprocess.Popen(
-            [*map(str, command), "--workers", "2"], env=environment(), stdout=subprocess.PIPE, text=True
-        )
-
-    return starting
-
-
-def rows_in(output: Path) -> int:
-    """How many there are, as anybody may look meanwhile."""
-    import sqlite3
-
-    try:
-        with sqlite3.connect(f"file:{output / 'results.sqlite'}?mode=ro", uri=True) as connection:
-            return int(connection.execute("SELECT COUNT(*) FROM results").fetchone()[0])
-    except sqlite3.Error:
-        return 0
-
-
-def wait_for_rows(process: subprocess.Popen[str], output: Path, more_than: int) -> None:
-    until = time.monotonic() + 120
-    while rows_in(output) <= more_than and process.poll() is None:
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    """The processes that measure."""
-    import psutil
-
-    found_workers = [
-        child.pid
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "spawn_main" in " ".join(child.cmdline())
-    ]
-    return sorted(found_workers)
-
-
-@pytest.mark.timeout(3600)
-def test_killed_at_any_time_it_loses_nothing_and_doubles_nothing(start, model: Model, tmp_path: Path) -> None:
-    undisturbed = tmp_path / "undisturbed"
-    run_batch(plan(model, undisturbed, found(LESIONS)))
-    output, chance = tmp_path / "killed", random.Random(LESIONS)
-    for part in range(3):
-        process = start(output, LESIONS)
-        wait_for_rows(process, output, rows_in(output) + chance.randrange(LESIONS // 8))
-        if part < 2:
-            os.kill(chance.choice(workers_of(process)), signal.SIGKILL)
-            wait_for_rows(process, output, rows_in(output) + chance.randrange(LESIONS // 20))
-        process.kill()
-        process.wait()
-    before = rows_in(output)
-    assert 0 < before < LESIONS
-    process = start(output, LESIONS)
-    told_last, _ = process.communicate(timeout=1800)
-    summary = json.loads(told_last)
-    assert (summary["kept"], summary["done"], summary["failed"]) == (before, LESIONS - before, 0)
-    rows = kept(output, model)
-    assert len(rows) == LESIONS
-    assert digest(rows) == digest(kept(undisturbed, model))
-    for name in ("results.csv", "results.parquet"):
-        assert (output / name).stat().st_size
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly_with_what_is_done_kept(start, tmp_path: Path, number: signal.Signals) -> None:
-    process = start(tmp_path / "out", 2000)
-    wait_for_rows(process, tmp_path / "out", 3)
-    workers = workers_of(process)
-    process.send_signal(number)
-    told_last, _ = process.communicate(timeout=60)
-    summary = json.loads(told_last)
-    assert process.returncode == 130
-    assert summary["stopped"]
-    assert summary["done"] == rows_in(tmp_path / "out") > 3
-    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
-
-
 # --- what cannot be run ---------------------------------------------------------------------------------------------
 
 
@@ -319,7 +226,10 @@ def test_nothing_to_classify_is_a_sentence(model: Model, tmp_path: Path) -> None
         (Place(scheduler="nonsense://x"), "No Dask scheduler answers at nonsense://x"),
     ],
 )
-def test_places_that_cannot_be_are_sentences(model: Model, tmp_path: Path, place: Place, words: str) -> None:
+def test_places_that_cannot_be_are_sentences(
+    model: Model, tmp_path: Path, place: Place, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_cluster, "_ANSWER_SECONDS", 2)
     with pytest.raises(RadllmError) as caught:
         run_batch(plan(model, tmp_path / "out", found(1), place=place))
     assert words in str(caught.value)

@@ -12,14 +12,14 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from radllm_backend.batch_cluster import Place, connected, threads
+from radllm_backend.batch_cluster import Place, connected, scheduler_gone, threads
 from radllm_backend.batch_exports import write_exports
 from radllm_backend.batch_results import Counts, Results, Row, open_results
 from radllm_backend.batch_scoring import BatchPlan, Ready, row_of, scored
@@ -39,6 +39,8 @@ EXPLAINED_TOGETHER = 8
 _LONGEST_WAIT = 1.0
 """Seconds that a measured lesion waits for others to be scored with."""
 _TICK = 0.1
+_COUNT_SECONDS = 2.0
+"""Between two looks at how many workers there are: those of a cluster come and go."""
 
 
 class Summary(Record):
@@ -174,6 +176,8 @@ class _Run:
     _waiting: list[Ready] = field(default_factory=list)
     _scoring: Future[list[Row]] | None = None
     _being_scored: int = 0
+    _threads: int = 1
+    _counted: float = -_COUNT_SECONDS
 
     def __post_init__(self) -> None:
         self._total = len(self.pending)
@@ -192,7 +196,8 @@ class _Run:
                     self._score(scorer)
                     self._keep()
             finally:
-                client.cancel(list(self._futures.values()), force=True)
+                with suppress(Exception):  # of a scheduler that is gone, and has its sentence already
+                    client.cancel(list(self._futures.values()), force=True)
             if self._scoring:  # a signal came meanwhile, and what was worked for is kept
                 self._scoring.exception()
                 self._keep()
@@ -204,7 +209,9 @@ class _Run:
 
     def _send(self, client: Client) -> None:
         """Give the workers more, a lesion in advance each."""
-        at_once = 2 * threads(client)
+        if time.monotonic() - self._counted >= _COUNT_SECONDS:
+            self._threads, self._counted = threads(client), time.monotonic()
+        at_once = 2 * self._threads
         most = at_once + 4 * self._together
         while len(self._flying) < at_once and len(self._flying) + len(self._waiting) + self._being_scored < most:
             candidate = self._next()
@@ -234,9 +241,7 @@ class _Run:
                 future = self._landed.get_nowait()
         except Empty:
             if client.status != "running":
-                raise RadllmError(
-                    "The Dask scheduler is gone: start it, and give the same command again; what is done is kept."
-                ) from None
+                raise scheduler_gone() from None
 
     def _take(self, future: Any) -> None:
         from distributed import KilledWorker
@@ -244,9 +249,7 @@ class _Run:
         candidate = self._flying.pop(future.key)
         del self._futures[future.key]
         if future.status in ("cancelled", "lost"):
-            raise RadllmError(
-                "The Dask scheduler has dropped this run: give the same command again; what is done is kept."
-            )
+            raise scheduler_gone()
         try:
             measured = Measured.model_validate_json(future.result())
         except KilledWorker:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,14 @@ _LOCAL = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    "distributed.worker.preload": ["radllm_backend.batch_preload"],
 }
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 _START_SECONDS = 60
+_ANSWER_SECONDS = 10
+_CLOSE_SECONDS = 15
 _LOGGERS = ("distributed", "tornado", "asyncio")
+"""With all below them, to which Dask gives levels of their own."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,20 @@ def connected(place: Place) -> Iterator[Client]:
 
 
 def threads(client: Client) -> int:
-    """How many lesions the workers measure at the same time, now; at least 1."""
-    return max(1, sum(client.nthreads().values()))
+    """How many lesions the workers measure at the same time, now; at least 1.
+
+    Raises:
+        RadllmError: the scheduler is gone.
+    """
+    try:
+        return max(1, sum(client.nthreads().values()))
+    except Exception as error:  # of its connection, or of Dask that waits for a new one
+        raise scheduler_gone() from error
+
+
+def scheduler_gone() -> RadllmError:
+    """What is said then."""
+    return RadllmError("The Dask scheduler is gone: start it, and give the same command again; what is done is kept.")
 
 
 @contextmanager
@@ -95,16 +111,24 @@ def _local(place: Place) -> Iterator[Client]:
             threads_per_worker=1,
             processes=True,
             memory_limit=place.memory,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             worker_dashboard_address=None,
+            scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,
             security=True,  # nobody else on this computer can give these workers work
             env=dict.fromkeys(_THREADS, "1"),  # as many threads as processes, and no more
         )
     except Exception as error:  # whatever the system or Dask says
         raise RadllmError(f"The workers cannot be started ({_words(error)}): check --workers and --memory.") from error
-    with cluster, Client(cluster) as client:
+    client = Client(cluster)
+    try:
         yield client
+    finally:
+        for each in (client, cluster):
+            with suppress(
+                Exception
+            ):  # a worker that dies just then may keep it from closing; its process ends with ours
+                each.close(timeout=_CLOSE_SECONDS)
 
 
 @contextmanager
@@ -112,7 +136,7 @@ def _remote(address: str) -> Iterator[Client]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout=_START_SECONDS // 6, set_as_default=False)
+        client = Client(address, timeout=_ANSWER_SECONDS, set_as_default=False)
     except Exception as error:
         raise RadllmError(
             f"No Dask scheduler answers at {address[:80]} ({_words(error)}): check --scheduler and that it runs."
@@ -143,7 +167,10 @@ def _words(error: Exception) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Dask tells of every worker that ends, which has its place in a lesion's row."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    import distributed  # noqa: F401
+
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in _LOGGERS]
+    loggers = [logging.getLogger(name) for name in {*names, *_LOGGERS}]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
