@@ -13,7 +13,8 @@ from pathlib import Path
 # Before anything imports numpy, torch or tokenizers: they read these once.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # One thread each: test processes run side by side, and two threads of each would mostly wait for each other.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+for threads in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
+    os.environ.setdefault(threads, "1")
 
 import pytest
 import tiny_models
