@@ -14,13 +14,14 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from radllm_backend.batch import BatchPlan, Summary, run_batch
+from radllm_backend.batch import BatchPlan, Step, Summary, run_batch
 from radllm_backend.batch_cluster import Place
 from radllm_backend.batch_results import Row, open_results
 from radllm_backend.candidates import Candidate, Found, Refusal
@@ -61,9 +62,10 @@ def read_generated(chosen: Candidate) -> Lesion:
     _fail(chosen)
     assert chosen.number is not None
     chance = np.random.default_rng(chosen.number)
-    radius = chance.uniform(5, 9)
-    rows, columns = np.mgrid[:24, :24]
-    mask = ((rows - 12) ** 2 + (columns - 12) ** 2 < radius**2).astype(np.uint8)
+    middle = 150 if chosen.segment == "large" else 12
+    radius = chance.uniform(0.4, 0.75) * middle
+    rows, columns = np.mgrid[: 2 * middle, : 2 * middle]
+    mask = ((rows - middle) ** 2 + (columns - middle) ** 2 < radius**2).astype(np.uint8)
     grey = chance.integers(40, 90, mask.shape) + 60 * mask
     return Lesion.from_images(
         sitk.GetImageFromArray(grey.astype(np.uint8)), sitk.GetImageFromArray(mask), modality="US", spacing_known=True
@@ -121,24 +123,26 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int)
     parser.add_argument("--scheduler")
     parser.add_argument("--segment", default="lesion")
-    parser.add_argument("--peak", action="store_true", help="also print this process's peak memory")
+    parser.add_argument("--peak", action="store_true", help="also print this process's peak memory, and the rate")
     return parser.parse_args()
 
 
-def _run(given: argparse.Namespace) -> Summary:
+def _run(given: argparse.Namespace) -> tuple[Summary, float]:
+    """How it ended, and lesions a minute once the workers were there."""
     place = Place(workers=given.workers, scheduler=given.scheduler, memory="1GB")
-    return run_batch(
-        plan(Model.load(given.model, given.base), given.output, found(given.count, given.segment), place=place)
-    )
+    chosen = plan(Model.load(given.model, given.base), given.output, found(given.count, given.segment), place=place)
+    steps: deque[Step] = deque(maxlen=1)
+    summary = run_batch(chosen, steps.append)
+    return summary, steps[0].rate if steps else 0.0
 
 
 if __name__ == "__main__":
     given = _arguments()
-    summary = _run(given)
+    summary, rate = _run(given)
     print(summary.model_dump_json())
     if given.peak:
         import resource
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-        print(json.dumps({"peak_mb": peak}))
+        print(json.dumps({"peak_mb": peak, "per_minute": rate}))
     sys.exit(130 if summary.stopped else 0)

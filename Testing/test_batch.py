@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from batch_cases import candidate, found, kept, plan, read_generated, told
 from command_line import radllm, succeed
@@ -293,3 +294,25 @@ def test_bad_commands_are_sentences(arguments: list[str], words: str, tmp_path: 
     assert finished.code != 0
     assert words in finished.error
     assert finished.error.count("\n") == 1
+
+
+def test_a_dicom_folder_to_results_that_name_no_patient(tiny_model: Path, tiny_base: Path, tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    from dicom_databases import PATIENT, study_of, write_picture, write_seg
+
+    study, folder, output = study_of(), tmp_path / PATIENT["PatientID"], tmp_path / "out"
+    mask = np.zeros((60, 60), np.uint8)
+    mask[20:40, 15:45] = 1
+    picture = write_picture(folder / "picture.dcm", "US", mask.shape, {**study, "SeriesDescription": "Brust"})
+    write_seg(folder / "seg.dcm", picture, {"Herd": mask, "Rand": np.roll(mask, 3, axis=0)})
+    given = ("--model", tiny_model, "--base-model", tiny_base, "-o", output, "--workers", 1, "--reports")
+    finished = succeed("batch", "--dicom-folder", folder, "--segment", "herd", *given, "--json-lines")
+    lesion, summary = map(json.loads, finished.output.splitlines())
+    assert (lesion["lesion"], lesion["status"], lesion["modality"]) == ("Brust: Herd", "done", "US")
+    assert (summary["done"], summary["failed"]) == (1, 0)
+    succeed("batch", "--dicom-folder", folder, *given)
+    assert len(list((output / "lesions").iterdir())) == 2
+    for path in (path for path in output.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        for word in (PATIENT["PatientName"], PATIENT["PatientID"], study["StudyDate"], str(tmp_path)):
+            assert word.encode() not in content, path.name

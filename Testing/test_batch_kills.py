@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -36,18 +36,25 @@ def model(tiny_model: Path, tiny_base: Path) -> Model:
 
 
 @pytest.fixture
-def start(tiny_model: Path, tiny_base: Path) -> Callable[..., subprocess.Popen[str]]:
+def start(tiny_model: Path, tiny_base: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+
     def starting(output: Path, count: int) -> subprocess.Popen[str]:
         command = [sys.executable, str(TESTING / "batch_cases.py"), "run", tiny_model, tiny_base, output, count]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*map(str, command), "--workers", "2", "--segment", "slow"],
             env=environment(),
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
+        started.append(process)
+        return process
 
-    return starting
+    yield starting
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 def rows_in(output: Path) -> int:

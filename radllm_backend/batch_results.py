@@ -81,8 +81,8 @@ class Overview(Record):
     """By code: the lesions that have one."""
     probabilities: dict[str, list[int]]
     """By modality: how many lesions lie in each of `BINS` equal parts of 0 to 1."""
-    failures: list[tuple[str, str]]
-    """Lesion and reason, no more than were asked for."""
+    failures: list[tuple[str, str, str]]
+    """Lesion, key and reason, no more than were asked for."""
     example: Prediction | None
     """One of the predictions, for the versions in it."""
 
@@ -109,7 +109,7 @@ def title_of(candidate: Candidate) -> str:
         where = Path(candidate.segmentation).name
     else:
         where = candidate.series_description or candidate.modality or candidate.kind
-    number = f"{candidate.number}" if candidate.number is not None else ""
+    number = "" if candidate.number is None else str(candidate.number)
     return ": ".join(word for word in (where, candidate.segment or number) if word)
 
 
@@ -160,7 +160,7 @@ class Results:
             most_failures: that are named.
         """
         of_run = (settings_sha256, model_sha256)
-        failures = f"SELECT lesion, reason {_OF_RUN} AND status = 'failed' ORDER BY lesion, key LIMIT ?"
+        failures = f"SELECT lesion, key, reason {_OF_RUN} AND status = 'failed' ORDER BY lesion, key LIMIT ?"
         with _speaking(self.path):
             failed = self._connection.execute(failures, (*of_run, most_failures)).fetchall()
             example = self._connection.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,9 +82,14 @@ def batch(
     place = None if listing else _place(workers, memory, scheduler)
     if not listing:
         output, model = _wanted(output, model)
+    sources = {"--dicom-database": dicom_database, "--dicom-folder": dicom_folder, "--manifest": manifest}
     found = _found(
-        {"--dicom-database": dicom_database, "--dicom-folder": dicom_folder, "--manifest": manifest},
-        {"modality": modality, "description": description, "first_date": after, "last_date": before, "segment": segment},
+        sources,
+        modality=modality,
+        description=description,
+        first_date=after,
+        last_date=before,
+        segment=segment,
     )
     if place is None or output is None or model is None:
         _list(found, json_lines)
@@ -101,7 +107,7 @@ def batch(
         reports=reports,
         retry=retry,
         card=card,
-        command=command_line(),
+        command=_command(*sources.values()),
     )
     with _progress(quiet, json_lines) as report:
         summary = run_batch(plan, report)
@@ -126,7 +132,7 @@ def _place(workers: int | None, memory: str | None, scheduler: str | None) -> Pl
     return place
 
 
-def _found(sources: dict[str, Path | None], wanted: dict[str, str | None]) -> Found:
+def _found(sources: dict[str, Path | None], **wanted: str | None) -> Found:
     """What the one source holds, and of this what the filter leaves."""
     from radllm_backend import dicom_database as database
 
@@ -153,14 +159,20 @@ def _scorer(
         if token_file is not None:
             raise RadllmError("--token-file is for --server: give both or neither.")
         chosen = Model.load(model, base_model)
-        assert chosen.settings  # before the hours rather than after them
-        assert chosen.reader
+        _ = (chosen.settings, chosen.reader)  # what is wrong with them is said before the hours rather than after
         return chosen, chosen.card
     from radllm_backend.client import Client
 
     if base_model is not None:
         raise RadllmError("--base-model is for a model of this process: leave it out with --server.")
     return Client(server, token_file=token_file).model(model), None
+
+
+def _command(*sources: Path | None) -> str:
+    """The command as it was given, without the name of the source: a folder may be called as a patient is."""
+    names = {source.name for source in sources if source is not None}
+    words = shlex.split(command_line())
+    return shlex.join("SOURCE" if word.rpartition("=")[2] in names else word for word in words)
 
 
 def _list(found: Found, json_lines: bool) -> None:
