@@ -10,6 +10,7 @@ from typing import Protocol
 import qt
 
 from .BackendEnvironment import BackendEnvironment, sources
+from .SlicerPackages import SlicerPackages
 
 VARIABLE = "RADLLM_BACKEND_PYTHON"
 """Environment variable: an interpreter that has the backend's packages, instead of the module's own environment."""
@@ -51,6 +52,11 @@ def backendPython() -> BackendPython:
     """The prepared interpreter, where there is one, or else the environment that the module makes for itself."""
     given = os.environ.get(VARIABLE)
     return GivenPython(given) if given else BackendEnvironment(environmentFolder())
+
+
+def programVariables(python: BackendPython) -> dict[str, str]:
+    """The environment variables of a program that runs in this interpreter."""
+    return python.variables(SlicerPackages().variables(python.base))
 
 
 def environmentFolder() -> Path:

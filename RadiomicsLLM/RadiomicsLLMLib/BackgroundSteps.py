@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import signal
 import subprocess
 import threading
 from collections import deque
@@ -14,8 +11,9 @@ from dataclasses import dataclass
 
 from slicer.i18n import tr as _
 
+from .ProcessGroup import asSentence, killGroup, reasonOf, startGroup
+
 _MOST_LINES = 2000
-_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,7 @@ class BackgroundSteps:
             undo: called on the thread when a step has failed or the steps were cancelled.
         """
         self._steps = steps
-        # What is written arrives line by line and as UTF-8, whatever the system's habits.
-        self._variables = {**variables, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+        self._variables = variables
         self._undo = undo
         self._lock = threading.Lock()
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
@@ -91,7 +88,7 @@ class BackgroundSteps:
         with self._lock:
             self.isCancelled = True
             if self._process:
-                _kill(self._process)
+                killGroup(self._process)
 
     def _run(self) -> None:
         total = sum(step.share for step in self._steps)
@@ -100,7 +97,7 @@ class BackgroundSteps:
             if self.isCancelled:
                 break
             if reason:
-                sentence = _("{step} failed: {reason}").format(step=step.sentence, reason=_asSentence(reason))
+                sentence = _("{step} failed: {reason}").format(step=step.sentence, reason=asSentence(reason))
                 if not step.optional:
                     self.problem = sentence
                     break
@@ -131,7 +128,15 @@ class BackgroundSteps:
         with self._lock:
             if self.isCancelled:
                 return ""
-            process = self._process = _started(command, self._variables)
+            process = self._process = startGroup(
+                command,
+                self._variables,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+            )
         assert process.stdout is not None
         with process.stdout as output:
             for line in output:
@@ -141,45 +146,9 @@ class BackgroundSteps:
         status = process.wait()
         with self._lock:
             self._process = None
-        return _reason(list(lines), status) if status else ""
+        return reasonOf(list(lines), status) if status else ""
 
     def _write(self, line: str) -> None:
         with self._lock:
             self._lines.append(line)
             self.lineCount += 1
-
-
-def _started(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[str]:
-    """A program at the head of a group of its own, so that what it starts can be ended with it."""
-    group = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {"start_new_session": True}
-    return subprocess.Popen(
-        list(command),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        env=dict(variables),
-        **group,
-    )
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    if os.name == "nt":
-        subprocess.Popen(["taskkill", "/F", "/T", "/PID", str(process.pid)], creationflags=subprocess.CREATE_NO_WINDOW)
-        return
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _reason(lines: Sequence[str], status: int) -> str:
-    """The line that tells most: pip's last error, or else whatever was written last."""
-    lines = [line.strip() for line in lines if line.strip() and not line.startswith(("[notice]", "WARNING:"))]
-    errors = [line for line in lines if line.startswith("ERROR:")]
-    if not lines:
-        return _("it ended with status {status} and said nothing").format(status=status)
-    return (errors or lines)[-1].removeprefix("ERROR:").removeprefix("radllm:").strip()[:_LONGEST_REASON]
-
-
-def _asSentence(reason: str) -> str:
-    return reason if reason.endswith((".", "!", "?")) else f"{reason}."

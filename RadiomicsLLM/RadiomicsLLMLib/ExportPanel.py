@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import qt
 from slicer.i18n import tr as _
 
 from .Background import Steps
 from .ClassifiedLesions import ClassifiedLesions
 from .DicomExport import DicomExport
 from .ExportChoice import ExportChoice
+from .PanelWidgets import enable
 from .ReportExport import ReportExport
 from .Requirements import DICOM_PACKAGES, REPORT_PACKAGES, missingPackages
 
@@ -52,12 +52,12 @@ class ExportPanel:
         """
         self._isRunning = self._isRunning if isRunning is None else isRunning
         about = _("Write a report of each classified segment, without names, into a folder of its own.")
-        _enable(self._reportButton, self._busy() or self._reportObstacle(), about)
+        enable(self._reportButton, self._busy() or self._reportObstacle(), about)
         about = _(
             "Add each classified segment's mask and report to the image's patient and study, as DICOM SEG and SR. They "
             "carry the patient's name as the image does."
         )
-        _enable(self._dicomButton, self._busy() or self._dicomObstacle(), about)
+        enable(self._dicomButton, self._busy() or self._dicomObstacle(), about)
         self._askForFolder()
 
     def _askForFolder(self) -> None:
@@ -86,8 +86,3 @@ class ExportPanel:
 
     def _onDicom(self, *_arguments: object) -> None:
         self._begin(DicomExport(self._shown()).steps(), _("nothing was added to the DICOM database"))
-
-
-def _enable(button: qt.QPushButton, obstacle: str, about: str) -> None:
-    button.enabled = not obstacle
-    button.toolTip = obstacle or about

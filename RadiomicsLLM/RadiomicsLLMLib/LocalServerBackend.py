@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .BackendPython import BackendPython
+from .BackendPython import BackendPython, programVariables
 from .ServerBackend import ServerBackend
-from .SlicerPackages import SlicerPackages
 
 if TYPE_CHECKING:
     from radllm_backend.local_server import LocalServer
@@ -31,6 +30,11 @@ class LocalServerBackend(ServerBackend):
         self._python = python
         self._server: LocalServer | None = None
         self._asked: list[str] = []
+
+    @property
+    def python(self) -> BackendPython:
+        """Where the server runs, and other programs of the backend can."""
+        return self._python
 
     @property
     def processId(self) -> int | None:
@@ -77,7 +81,7 @@ class LocalServerBackend(ServerBackend):
         names.pop("", None)
         self._asked = list(names.values())[-_MOST_MODELS:]
         arguments = [word for one in self._asked for word in ("--model", one)]
-        environment = self._python.variables(SlicerPackages().variables(self._python.base))
+        environment = programVariables(self._python)
         self._server = LocalServer.start(arguments, python=self._python.python, environment=environment)
         self._client = self._server.client(patience=10)
         served = {model.name: model for model in self._client.models()}

@@ -1,4 +1,4 @@
-"""Nodes that belong to a segmentation and are found again, also after the scene was saved and loaded."""
+"""Nodes of a role, mostly of a segmentation, that are found again, also after the scene was saved and loaded."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def makeOwned(
         node = slicer.mrmlScene.AddNewNodeByClass(className, name)
         node.SetAttribute(_ROLE, role)
         node.SetNodeReferenceID(_SEGMENTATION, segmentationNode.GetID())
+    return node
+
+
+def makeLone(className: str, role: str, name: str) -> slicer.vtkMRMLNode:
+    """The scene's only node of a role, which belongs to no segmentation; new if need be."""
+    for node in slicer.util.getNodesByClass(className):
+        if node.GetAttribute(_ROLE) == role:
+            return node
+    node = slicer.mrmlScene.AddNewNodeByClass(className, name)
+    node.SetAttribute(_ROLE, role)
     return node
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ctk
 import qt
+
+_MOST_ROWS_SHOWN = 6
+_HEADER = 26  # pixels, with the frame
 
 
 def makeLabel(name: str, text: str = "", style: str = "") -> qt.QLabel:
@@ -28,6 +31,12 @@ def makeButton(name: str, text: str, toolTip: str, clicked: Callable[..., None])
     button.toolTip = toolTip
     button.connect("clicked(bool)", clicked)
     return button
+
+
+def enable(button: qt.QPushButton, obstacle: str, about: str) -> None:
+    """Enable a button, or say in its tooltip why it is not."""
+    button.enabled = not obstacle
+    button.toolTip = obstacle or about
 
 
 def makeRow(*widgets: qt.QWidget) -> qt.QHBoxLayout:
@@ -54,3 +63,34 @@ def makePathEdit(name: str, filters: int, toolTip: str) -> ctk.ctkPathLineEdit:
     edit.filters = filters
     edit.toolTip = toolTip
     return edit
+
+
+def makeLineEdit(name: str, toolTip: str, placeholder: str = "") -> qt.QLineEdit:
+    """A line for words; the placeholder is shown while it is empty."""
+    edit = qt.QLineEdit()
+    edit.objectName = name
+    edit.toolTip = toolTip
+    edit.placeholderText = placeholder
+    return edit
+
+
+def makeTable(name: str, headers: Sequence[str], toolTip: str) -> qt.QTableWidget:
+    """A table of rows to choose one of, not to edit; it is hidden as long as it is empty, see `fitHeight`."""
+    table = qt.QTableWidget(0, len(headers))
+    table.objectName = name
+    table.setHorizontalHeaderLabels(list(headers))
+    table.toolTip = toolTip
+    table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
+    table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
+    table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+    table.verticalHeader().hide()
+    table.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
+    table.hide()
+    return table
+
+
+def fitHeight(table: qt.QTableWidget) -> None:
+    """As high as its rows, up to six; hidden without any."""
+    rows = min(_MOST_ROWS_SHOWN, table.rowCount)
+    table.setFixedHeight(_HEADER + rows * table.verticalHeader().defaultSectionSize)
+    table.setVisible(rows > 0)

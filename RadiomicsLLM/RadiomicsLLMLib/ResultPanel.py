@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 import qt
 from slicer.i18n import tr as _
 
+from .PanelWidgets import fitHeight, makeTable
 from .ResultCard import resultCard
 from .SegmentResult import SegmentResult
-
-_MOST_ROWS_SHOWN = 6
-_HEADER = 26  # pixels, with the frame
 
 
 class ResultPanel:
@@ -36,7 +34,6 @@ class ResultPanel:
         self.table.connect("cellClicked(int,int)", self._onClicked)
         self.table.connect("currentCellChanged(int,int,int,int)", self._onCurrent)
         layout.addWidget(self.table)
-        self.table.hide()
 
     @property
     def results(self) -> Sequence[SegmentResult]:
@@ -56,8 +53,7 @@ class ResultPanel:
             for column, text in enumerate(_cells(result)):
                 self.table.setItem(row, column, qt.QTableWidgetItem(text))
         self.table.blockSignals(False)
-        self.table.setVisible(bool(self._results))
-        _fitHeight(self.table)
+        fitHeight(self.table)
         self._showCard(0)
         if self._results:
             self.table.setCurrentCell(0, 0)
@@ -88,22 +84,9 @@ def _cells(result: SegmentResult) -> tuple[str, str, str]:
 
 
 def _emptyTable() -> qt.QTableWidget:
-    table = qt.QTableWidget(0, 3)
-    table.objectName = "resultTable"
-    table.setHorizontalHeaderLabels([_("Segment"), _("Malignant"), _("Call")])
-    table.toolTip = _("Click a row to see the lesion in the slice views, and its reasons below.")
-    table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
-    table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
-    table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
-    table.verticalHeader().hide()
+    about = _("Click a row to see the lesion in the slice views, and its reasons below.")
+    table = makeTable("resultTable", (_("Segment"), _("Malignant"), _("Call")), about)
     table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
     for column in (1, 2):
         table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
-    table.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
     return table
-
-
-def _fitHeight(table: qt.QTableWidget) -> None:
-    """As high as its rows, up to six."""
-    rows = min(_MOST_ROWS_SHOWN, table.rowCount)
-    table.setFixedHeight(_HEADER + rows * table.verticalHeader().defaultSectionSize)

@@ -57,16 +57,31 @@ class ResultTable:
         _fill(self.featuresNode, FEATURE_COLUMNS, [row for result in results for row in _featureRows(result)])
 
 
-def _fill(node: slicer.vtkMRMLTableNode, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+def startTable(node: slicer.vtkMRMLTableNode, columns: Sequence[str]) -> None:
+    """Give a table these columns, and no row."""
     modified = node.StartModify()
     node.RemoveAllColumns()
     for name in columns:
         column = vtk.vtkStringArray()
         column.SetName(name)
-        for row in rows:
-            column.InsertNextValue(_oneLine(row.get(name, "")))
         node.AddColumn(column)
     node.EndModify(modified)
+
+
+def addRows(node: slicer.vtkMRMLTableNode, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    """Put rows below those of a table that was started with these columns; a cell that is not given is empty."""
+    table = node.GetTable()
+    for index, name in enumerate(columns):
+        column = table.GetColumn(index)
+        for row in rows:
+            column.InsertNextValue(_oneLine(row.get(name, "")))
+        column.Modified()
+    table.Modified()
+
+
+def _fill(node: slicer.vtkMRMLTableNode, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    startTable(node, columns)
+    addRows(node, columns, rows)
 
 
 def _cells(result: SegmentResult) -> dict[str, str]:
