@@ -14,6 +14,8 @@ from slicer.util import VTKObservationMixin
 from .BackendChoice import LOCAL, PROCESS, REMOTE, BackendChoice
 from .Background import Background, Steps
 from .BackgroundRun import BackgroundRun
+from .BatchLoader import LoadedLesion
+from .BatchPanel import BatchPanel
 from .ClassifiedLesions import ClassifiedLesions
 from .Consent import Consent
 from .ExportPanel import ExportPanel
@@ -56,7 +58,14 @@ class Panel(VTKObservationMixin):
             ui.backendSelector, ui.remoteWidget, ui.addressEdit, ui.tokenEdit, logic.backends, self.refresh
         )
         self._exports = ExportPanel(ui, shown=self._classified, askCard=self._askingCard, begin=self._beginExport)
-        self._sections = SetupSections(ui, starting=logic.backends[LOCAL].close, finished=self.refresh)
+        self._sections = SetupSections(ui, starting=self._onSetupStarting, finished=self.refresh)
+        self.batch = BatchPanel(
+            ui.batchButton.layout(),
+            python=lambda: logic.backends[LOCAL].python,
+            model=self._ownModel,
+            onLoaded=self._onLesionLoaded,
+        )
+        ui.batchButton.connect("contentsCollapsed(bool)", lambda _collapsed: self.batch.refresh())
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onInputChanged)
         ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentationChanged)
         ui.modalitySelector.connect("currentIndexChanged(int)", self._onInputChanged)
@@ -80,6 +89,7 @@ class Panel(VTKObservationMixin):
         backend = self.backends.current()
         self.models.offer(backend.modelNames(), ownFolder=backend is not self.logic.backends[REMOTE])
         self._sections.refresh(inSlicer=backend is self.logic.backends[PROCESS])
+        self.batch.refresh()
         self._showCard()
         self._update()
 
@@ -89,6 +99,7 @@ class Panel(VTKObservationMixin):
             self._run.abandon()
             self._run = None
         self._sections.close()
+        self.batch.close()
         self.removeObservers()
 
     # ----------------------------------------------------------------------------------------------- what was chosen
@@ -124,6 +135,7 @@ class Panel(VTKObservationMixin):
 
     def _update(self, *_arguments: object) -> None:
         self.segments.show(self.ui.segmentationSelector.currentNode())
+        self.batch.update()
         if self.isRunning:
             return
         problem = self.backends.current().problem()
@@ -275,3 +287,18 @@ class Panel(VTKObservationMixin):
     def _onPlot(self, result: SegmentResult) -> None:
         nodes = self.ui.volumeSelector.currentNode(), self.ui.segmentationSelector.currentNode()
         showChart(plotFeatures(*nodes, result))
+
+    # --------------------------------------------------------------------------------------------------------- batch
+
+    def _ownModel(self) -> str:
+        """The chosen model, where it is on this computer."""
+        return "" if self.backends.current() is self.logic.backends[REMOTE] else self.models.current()
+
+    def _onLesionLoaded(self, lesion: LoadedLesion) -> None:
+        self.ui.volumeSelector.setCurrentNode(lesion.volumeNode)
+        self.ui.segmentationSelector.setCurrentNode(lesion.segmentationNode)
+
+    def _onSetupStarting(self) -> None:
+        """What is installed or removed must not be in use."""
+        self.logic.backends[LOCAL].close()
+        self.batch.stop()

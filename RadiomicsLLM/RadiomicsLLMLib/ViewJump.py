@@ -14,6 +14,13 @@ def jumpTo(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentId: str) -> 
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *centre, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
 
 
+def showVolume(volumeNode: slicer.vtkMRMLVolumeNode) -> None:
+    """In the background of all slice views, whole."""
+    logic = slicer.app.applicationLogic()
+    logic.GetSelectionNode().SetActiveVolumeID(volumeNode.GetID())
+    logic.PropagateVolumeSelection()
+
+
 def showChart(chartNode: slicer.vtkMRMLPlotChartNode) -> None:
     """In the plot view, with a layout that has one."""
     slicer.modules.plots.logic().ShowChartInLayout(chartNode)

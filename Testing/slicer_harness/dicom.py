@@ -17,13 +17,22 @@ class DicomDatabase:
         self.isOpen = True
         self.refuse = ""
         """The import takes no file of this name."""
+        self.plugins = {"SEG", "RTSTRUCT"}
+        """The kinds of segmentation that an installed extension can load."""
         self._folder = tempfile.TemporaryDirectory()
+        self.databaseDirectory = self._folder.name
         self._files: dict[str, str] = {}
         self._series: dict[str, str] = {}
 
     def fileForInstance(self, instance: str) -> str:
         """Empty where there is none, as in Slicer."""
         return self._files.get(instance, "")
+
+    def filesForSeries(self, series: str) -> list[str]:
+        return [self._files[instance] for instance, own in self._series.items() if own == series]
+
+    def seriesForFile(self, file: str) -> str:
+        return next((self._series[instance] for instance, own in self._files.items() if own == file), "")
 
     def instances(self) -> list[str]:
         return list(self._files)
@@ -55,3 +64,30 @@ class DICOMUtils:
         for path in sorted(Path(dicomDataDir).rglob("*.dcm")):
             database.insert(path, copyFiles)
         return True
+
+    @staticmethod
+    def loadSeriesByUID(seriesUIDs: list[str]) -> list[str]:
+        """The IDs of the nodes that were made: an empty volume of an image, empty segments of a segmentation."""
+        import pydicom
+
+        loaded = []
+        for series in seriesUIDs:
+            header = pydicom.dcmread(slicer.dicomDatabase.filesForSeries(series)[0])
+            if header.Modality not in ("SEG", "RTSTRUCT"):
+                node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", header.SeriesDescription)
+            elif header.Modality in slicer.dicomDatabase.plugins:
+                node = _loaded_segmentation(header)
+            else:
+                continue
+            hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+            hierarchy.SetItemUID(hierarchy.CreateItem(hierarchy.GetSceneItemID(), node), "DICOM", series)
+            loaded.append(node.GetID())
+        return loaded
+
+
+def _loaded_segmentation(header: Any) -> Any:
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", header.SeriesDescription)
+    node.CreateDefaultDisplayNodes()
+    for segment in header.SegmentSequence:
+        node.GetSegmentation().AddEmptySegment("", segment.SegmentLabel)
+    return node

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, BELOW = 400, 12
-NAMES = ("panel-empty", "panel-running", "panel", "panel-failure", "panel-doctor", "panel-dark")
+NAMES = ("panel-empty", "panel-running", "panel", "panel-failure", "panel-doctor", "panel-dark", "panel-batch")
 sys.path[:0] = [str(ROOT / "Testing"), str(ROOT)]
 os.environ.setdefault("RADLLM_BACKEND_PYTHON", sys.executable)
 
@@ -28,6 +29,11 @@ from PySide6.QtGui import QColor, QPalette
 
 from slicer_harness import close_module, load_module, open_module
 
+_STUDIES = {
+    "US left breast": ["Lesion"],
+    "US right breast": ["Lesion 1", "Lesion 2", "Speck"],
+    "US follow-up": ["Lesion"],
+}
 _DARK = {
     QPalette.Window: "#353535",
     QPalette.WindowText: "#f0f0f0",
@@ -48,7 +54,7 @@ def take_screenshots(model: str | Path, folder: Path) -> list[Path]:
     slicer.mrmlScene.Clear()
     QSettings().clear()
     paths = [folder / f"{name}.png" for name in NAMES]
-    empty, running, result, failure, doctor, dark = paths
+    empty, running, result, failure, doctor, dark, batch = paths
     with _opened(model) as panel:
         _grab(panel, empty)
         _fill_scene()
@@ -70,7 +76,26 @@ def take_screenshots(model: str | Path, folder: Path) -> list[Path]:
     with _dark_style(), _opened(model) as panel:
         panel.ui.backendButton.collapsed = True
         _grab(panel, dark)
+    take_batch(model, batch)
     return paths
+
+
+def take_batch(model: str | Path, path: Path) -> None:
+    """A picture of a batch that is done, of four synthetic lesions and a fifth that nobody can measure."""
+    from module_batch import child, do, open_database, write_lesions
+
+    QSettings().clear()
+    with tempfile.TemporaryDirectory() as folder, _opened(model) as panel:
+        open_database(write_lesions(Path(folder) / "SlicerDICOMDatabase", _STUDIES))
+        for section in ("lesions", "model", "backend", "results"):
+            getattr(panel.ui, f"{section}Button").collapsed = True
+        panel.ui.batchButton.collapsed = False
+        child(panel, "batchOutputEdit").currentPath = str(Path(folder) / "Results")
+        do(panel, "Run")
+        for name in ("Database", "Output"):
+            edit = child(panel, f"batch{name}Edit")
+            edit.currentPath = Path(edit.currentPath).name
+        _grab(panel, path)
 
 
 @contextmanager
