@@ -23,7 +23,7 @@ BIN_PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 PYTHON, SLICER_PYTHON = ROOT / ".venv" / BIN_PYTHON, ROOT / ".venv-slicer" / BIN_PYTHON
 SAMPLES = ROOT / "Resources" / "SampleLesions"
 DEMO_EXTRAS = "extraction,dicom,llm"
-TEST_EXTRAS = f"{DEMO_EXTRAS},training,server,dev"
+TEST_EXTRAS = f"{DEMO_EXTRAS},training,server,batch,dev"
 # Python itself compiles what is imported, a quarter of all the files.
 PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
 # PyRadiomics is compiled here: a wheel in pip's cache may have been built for another numpy.
@@ -59,7 +59,10 @@ def demo() -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Formatting, lint, types, and the test suite; with no arguments also the Slicer module in a second Python."""
+    """Formatting, lint, types, and the test suite; with no arguments also the Slicer module in a second Python.
+
+    Tests that take long skip unless RADLLM_LONG_TESTS is set, as .ci/run does.
+    """
     with ThreadPoolExecutor(1) as beside:
         slicer = None if arguments else beside.submit(install_slicer)
         install(TEST_EXTRAS)

@@ -26,6 +26,15 @@ BACKEND_PYTHON = os.environ.get("RADLLM_BACKEND_PYTHON", "")
 """The Python with the backend's packages where this one is Slicer's, which has no torch; develop.py sets it."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what takes long, unless it is asked for."""
+    if os.environ.get("RADLLM_LONG_TESTS"):
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="takes long: set RADLLM_LONG_TESTS=1 to run it"))
+
+
 def make(function: Callable[..., None], *paths: Path) -> None:
     """Call a function of tiny_models, here or, where there is no torch, in the backend's Python."""
     if find_spec("torch"):

@@ -50,6 +50,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture
 def scheduler(tmp_path: Path) -> Iterator[str]:
     with socket.socket() as probe:

@@ -26,7 +26,8 @@ psutil = pytest.importorskip("psutil")
 from radllm_backend.batch import run_batch
 from radllm_backend.model import Model
 
-LESIONS = int(os.environ.get("RADLLM_BATCH_LESIONS", "400"))
+pytestmark = pytest.mark.long
+LESIONS = int(os.environ.get("RADLLM_BATCH_LESIONS", "150"))
 """Of the run that is killed again and again."""
 
 
