@@ -125,6 +125,7 @@ def test_lesion_reports_and_reasons_on_request(model: Model, tmp_path: Path) -> 
             "features.csv",
             "report.html",
             "report.pdf",
+            "key-image.png",
         }
         prediction = Prediction.model_validate_json((folder / "prediction.json").read_text())
         assert prediction == row.prediction

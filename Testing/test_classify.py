@@ -48,7 +48,7 @@ def codes(prediction: dict) -> list[str]:
 
 def test_classify_writes_and_prints_everything(sample, tiny_model, tiny_base, tmp_path):
     finished = classify(sample, tiny_model, tiny_base, tmp_path / "out", "--modality", "US", "--spacing", "0.08")
-    names = {"prediction.json", "features.csv", "report.html", "report.pdf"}
+    names = {"prediction.json", "features.csv", "report.html", "report.pdf", "key-image.png"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     prediction = Prediction.model_validate_json((tmp_path / "out" / "prediction.json").read_text())
     bundle = read_bundle(tiny_model)

@@ -99,7 +99,8 @@ def test_no_export_and_no_log_names_the_patient(case, tiny_model, tiny_base, fre
     finished = succeed("classify", *case, *given, "--stability", "-o", tmp_path / "out")
     names = {name for name, _ in everything_in(tmp_path / "out")}
     assert names == {
-        "prediction.json", "features.csv", "report.html", "report.pdf", "segmentation.dcm", "report.dcm",
+        "prediction.json", "features.csv", "report.html", "report.pdf", "key-image.png",
+        "segmentation.dcm", "report.dcm",
     }  # fmt: skip
     for name, content in everything_in(tmp_path / "out"):
         assert_nobody(name, content)

@@ -64,7 +64,7 @@ def classify(
         bool, typer.Option("--identifiers", help="These two say whose they are: for the archive the image is in.")
     ] = False,
 ) -> None:
-    """Classify a segmented lesion: prediction.json, features.csv, report.html and report.pdf."""
+    """Classify a segmented lesion: prediction.json, features.csv, report.html, report.pdf and key-image.png."""
     from radllm_backend.conformal import check_confidence
     from radllm_backend.console import show_prediction
     from radllm_backend.descriptors import parse_descriptors

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from radllm_backend.prediction import Prediction
 
 FORMATS = ("json", "csv", "html", "pdf", "png")
-USUAL_FORMATS = ("json", "csv", "html", "pdf")
 EPOCH = "SOURCE_DATE_EPOCH"
 """Seconds since 1970 that reports say they were made at (reproducible-builds.org), so that they can be made again."""
 
@@ -38,7 +37,7 @@ def write_reports(
     card: ModelCard | None = None,
     *,
     made: datetime | None = None,
-    formats: Sequence[str] = USUAL_FORMATS,
+    formats: Sequence[str] = FORMATS,
 ) -> None:
     """Write ``prediction.json``, ``features.csv``, ``report.html``, ``report.pdf``, ``key-image.png``: all or none.
 
