@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,16 @@ from module_batch import (
     status,
     write_lesions,
 )
-from PySide6.QtWidgets import QComboBox, QLineEdit, QProgressBar
+from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QProgressBar
 from RadiomicsLLMLib.BackendEnvironment import BackendEnvironment
 from RadiomicsLLMLib.BackendPython import GivenPython
 from RadiomicsLLMLib.BatchProcess import BatchProcess
 from RadiomicsLLMLib.BatchProgress import BatchProgress
+from RadiomicsLLMLib.SlicerPackages import SlicerPackages
 from slicer_harness import close_module, open_module
 from test_module_event_loop import LONGEST
+
+from radllm_backend import RadllmError
 
 LESIONS = [f"{series}: {segment}" for series, segments in STUDIES.items() if series != GONE for segment in segments]
 ALL = len(LESIONS)
@@ -210,6 +214,38 @@ def test_a_python_that_is_gone_is_one_sentence(batch: Any, tmp_path: Path) -> No
         batch.logic.backends["local"]._python = before
     assert status(batch).endswith("cannot be started (No such file or directory): set up the backend again.")
     assert button(batch, "List").enabled
+
+
+def test_failed_lesions_are_tried_again_on_demand(batch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+
+    def start(_python: object, arguments: list[str]) -> None:
+        given[:] = arguments
+        raise RadllmError("Not here.")
+
+    monkeypatch.setattr("RadiomicsLLMLib.BatchPanel.BatchProcess", start)
+    choose_output(batch, tmp_path)
+    for box, expected in ((False, False), (True, True)):
+        child(batch, "batchRetryBox", QCheckBox).checked = box
+        assert do(batch, "Run") == "Not here."
+        assert ("--retry" in given) is expected
+
+
+def test_an_environment_of_slicer_s_python_finds_slicer_s_pyradiomics(tmp_path: Path) -> None:
+    """No wheels of it are there to be installed; everything else is the environment's own."""
+    tell = (
+        "import json, importlib.util as u; print(json.dumps({'event': 'found', 'it': bool(u.find_spec('radiomics'))}))"
+    )
+    (tmp_path / "radllm_backend").mkdir()
+    (tmp_path / "radllm_backend" / "cli.py").write_text(f"def main():\n    {tell}\n")
+    bare = GivenPython(sys._base_executable)
+    bare.variables = lambda inherited: {**inherited, "PYTHONPATH": str(tmp_path)}
+    for base, expected in ((SlicerPackages().python(), True), ("", False)):
+        bare.base = base
+        process = BatchProcess(bare, [])
+        wait_until(lambda process=process: not process.isRunning())
+        assert process.events(9) == [{"event": "found", "it": expected}], process.problem()
+        process.close()
 
 
 def test_the_progress_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -335,10 +335,10 @@ def test_the_doctor_says_what_cannot_be_imported(opened: Callable[..., Panel], s
     assert "Not everything works" in panel.text("doctorSummaryLabel")
 
 
-def test_what_the_server_needs_is_what_the_project_says() -> None:
+def test_what_the_server_and_a_batch_need_is_what_the_project_says() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["llm"], *extras["server"]]
+    wanted = [*project["dependencies"], *extras["llm"], *extras["server"], *extras["batch"]]
     assert sorted(BackendEnvironment("unused").requirements) == sorted(wanted)
     assert set(CONVERTERS.values()) <= set(wanted)
     tested = set((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())

@@ -36,7 +36,7 @@ class BackendEnvironment:
         """
         Args:
             folder: need not exist yet.
-            requirements: what is installed beside ``radllm_backend``; None for what a server needs.
+            requirements: what is installed beside ``radllm_backend``; None for what a server and a batch need.
         """
         self.folder = Path(folder)
         self.requirements = readRequirements(_REQUIREMENTS) if requirements is None else list(requirements)

@@ -84,6 +84,7 @@ class BatchPanel:
         about = _("Classify all of them in the background. What is in the results already is not done again.")
         enable(self._run, obstacle or self._choice.outputObstacle(), about)
         self._cancel.visible = self._bar.visible = isRunning
+        self._retry.enabled = not isRunning
         self._choice.enable(not isRunning)
 
     def stop(self) -> None:
@@ -106,6 +107,10 @@ class BatchPanel:
         form = qt.QFormLayout()
         layout.addLayout(form)
         self._choice = BatchChoice(form, lambda: self.update())
+        self._retry = qt.QCheckBox(_("Try failed ones again"))
+        self._retry.objectName = "batchRetryBox"
+        self._retry.toolTip = _("Also lesions that failed in an earlier run, after what was wrong was put right.")
+        form.addRow("", self._retry)
         self._list = makeButton("batchListButton", _("List"), "", self._onList)
         self._run = makeButton("batchRunButton", _("Run"), "", self._onRun)
         about = _("Stop, and keep what is done.")
@@ -138,6 +143,7 @@ class BatchPanel:
         # One processor is left to Slicer, where there are several.
         workers = max(1, (os.cpu_count() or 1) - 1)
         more = [f"--model={model}", f"--output={output}", f"--workers={workers}"]
+        more += ["--retry"] if self._retry.checked else []
         self._begin([*self._choice.arguments(), *more], _("Starting…"))
         self._table.startResults()
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from slicer.i18n import tr as _
 
 from .BackendPython import BackendPython, programVariables
 from .ProcessGroup import asSentence, killGroup, reasonOf, startGroup
+from .SlicerPackages import SlicerPackages
 
 _PROGRAM = """
-import _thread, os, threading
+import _thread, os, sys, threading
+
+sys.path += {folders!r}
 
 def watch():
     os.read(0, 1)
@@ -26,7 +30,9 @@ threading.Thread(target=watch, daemon=True).start()
 from radllm_backend.cli import main
 main()
 """
-"""Its standard input ends when Slicer closes it, or is gone, however: then it stops as after Ctrl+C, on any system."""
+"""Its standard input ends when Slicer closes it, or is gone, however: then it stops as after Ctrl+C, on any system.
+What is put behind its own packages reaches its workers too.
+"""
 _SECONDS_TO_STOP = 5
 
 
@@ -48,7 +54,9 @@ class BatchProcess:
 
         self._folder = tempfile.TemporaryDirectory(prefix="RadiomicsLLM-", ignore_cleanup_errors=True)
         told, self._said = (Path(self._folder.name) / name for name in ("told.txt", "said.txt"))
-        command = [str(python.python), "-c", _PROGRAM, "batch", "--json-lines", *arguments]
+        program = _PROGRAM.format(folders=_borrowed(python))
+        # -P: what lies in the folder that Slicer was started in is not imported.
+        command = [str(python.python), "-P", "-c", program, "batch", "--json-lines", *arguments]
         try:
             with told.open("wb") as out, self._said.open("wb") as err:
                 self._process = startGroup(
@@ -116,3 +124,9 @@ class BatchProcess:
             return b""
         line, self._begun = self._begun, b""
         return line
+
+
+def _borrowed(python: BackendPython) -> list[str]:
+    """Where Slicer's PyRadiomics lies, for an environment of Slicer's own Python, into which nothing compiles one."""
+    found = find_spec("radiomics") if python.base == SlicerPackages().python() else None
+    return [str(Path(found.origin).parents[1])] if found and found.origin else []

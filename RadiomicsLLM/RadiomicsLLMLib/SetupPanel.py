@@ -174,9 +174,9 @@ class SetupPanel:
             source = source.format(wheels=self._wheels.currentPath)
         elif sys.platform.startswith("linux"):
             # The registry's PyTorch for Linux comes with NVIDIA's libraries, whether there is a GPU or not.
-            source = _("About 0.5 GB are downloaded, or 3 GB where PyTorch comes with GPU libraries.")
+            source = _("About 0.6 GB are downloaded, or 3 GB where PyTorch comes with GPU libraries.")
         else:
-            source = _("About 0.5 GB are downloaded.")
+            source = _("About 0.6 GB are downloaded.")
         return _(
             "PyTorch, transformers, a web server and the base model SmolLM2-135M (Apache-2.0) will be installed for "
             "the local server in\n\n{folder}\n\n{source} They take 2 to 7 GB there, where {free} GB are free. Slicer's "
