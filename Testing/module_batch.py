@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,16 @@ def _write_study(folder: Path, description: str, segments: Sequence[str], number
     return [image, segmentation]
 
 
-def open_database(folder: Path) -> None:
-    """As the module DICOM does in Slicer."""
+@contextmanager
+def opened_database(folder: Path) -> Iterator[Any]:
+    """Slicer's database meanwhile, as if the module DICOM had opened it."""
     database = slicer.dicomDatabase
-    database.isOpen, database.databaseDirectory = True, str(folder)
+    before = vars(database).copy()
+    database.databaseDirectory, database._files, database._series = str(folder), {}, {}
     for file in sorted(folder.rglob("*.dcm")):
         database.insert(file, copy=False)
+    yield database
+    vars(database).update(before)
 
 
 def child(panel: Any, name: str, kind: type = QWidget) -> Any:

@@ -32,7 +32,7 @@ from module_batch import (
     do,
     double_click,
     finish,
-    open_database,
+    opened_database,
     rows_of,
     status,
     write_lesions,
@@ -62,11 +62,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def database(archive: Path) -> Iterator[Any]:
     """Open in Slicer."""
-    before = vars(slicer.dicomDatabase).copy()
-    slicer.dicomDatabase._files, slicer.dicomDatabase._series = {}, {}
-    open_database(archive)
-    yield slicer.dicomDatabase
-    vars(slicer.dicomDatabase).update(before)
+    with opened_database(archive) as opened:
+        yield opened
 
 
 @pytest.fixture

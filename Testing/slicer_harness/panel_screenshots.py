@@ -82,11 +82,14 @@ def take_screenshots(model: str | Path, folder: Path) -> list[Path]:
 
 def take_batch(model: str | Path, path: Path) -> None:
     """A picture of a batch that is done, of four synthetic lesions and a fifth that nobody can measure."""
-    from module_batch import child, do, open_database, write_lesions
+    from module_batch import child, do, opened_database, write_lesions
 
     QSettings().clear()
-    with tempfile.TemporaryDirectory() as folder, _opened(model) as panel:
-        open_database(write_lesions(Path(folder) / "SlicerDICOMDatabase", _STUDIES))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        opened_database(write_lesions(Path(folder) / "SlicerDICOMDatabase", _STUDIES)),
+        _opened(model) as panel,
+    ):
         for section in ("lesions", "model", "backend", "results"):
             getattr(panel.ui, f"{section}Button").collapsed = True
         panel.ui.batchButton.collapsed = False
