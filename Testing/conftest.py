@@ -55,6 +55,16 @@ def backend_python() -> str:
     return BACKEND_PYTHON
 
 
+@pytest.fixture
+def one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For tests that keep all cores busy, and for those that measure pauses: not beside each other in two processes."""
+    from filelock import FileLock
+
+    folder = tmp_path_factory.getbasetemp()
+    with FileLock((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "one-at-a-time.lock"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def lean() -> Iterator[None]:
     """Of the classifiers, for a whole file; an import of its own, for most files know no scikit-learn."""

@@ -71,6 +71,7 @@ def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("one_at_a_time")
 def test_two_processes_train_the_model_of_one(table, tiny_base, fresh_cache, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["radllm", *training(table, tiny_base, tmp_path / "one")])
     with pytest.raises(SystemExit, match="0"):
@@ -105,6 +106,7 @@ ODD = TrainingOptions(features=2, epochs=2, learning_rate=0.005, rank=4, batch_s
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("one_at_a_time")
 def test_sharded_weights_give_the_same_and_go_on_from_a_checkpoint_of_whole_ones(
     tiny_base, fresh_cache, tmp_path, monkeypatch
 ):

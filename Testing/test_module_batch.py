@@ -192,12 +192,16 @@ def test_the_process_ends_with_the_panel_and_with_slicer(batch: Any, archive: Pa
     batch.panel.batch.close()
     assert not process.isRunning()
     batch.panel.batch.update()
-    alone = BatchProcess(GivenPython(backend_python), [f"--dicom-database={archive}", "--list"])
-    alone._process.stdin.close()  # what the system does when Slicer is gone
-    wait_until(lambda: not alone.isRunning())
-    assert alone.events(1) == []
-    assert alone.problem().endswith(".")
-    alone.close()
+    for _ in range(3):  # on a busy machine it may be done before it sees that nobody is there
+        alone = BatchProcess(GivenPython(backend_python), [f"--dicom-database={archive}", "--list"])
+        alone._process.stdin.close()  # what the system does when Slicer is gone
+        wait_until(lambda alone=alone: not alone.isRunning())
+        ended = alone.events(1), alone.problem()
+        alone.close()
+        if not ended[0]:
+            break
+    assert ended[0] == []
+    assert ended[1].endswith(".")
 
 
 def test_a_python_that_is_gone_is_one_sentence(batch: Any, tmp_path: Path) -> None:

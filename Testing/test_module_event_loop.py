@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from module_scene import (
     add_segmentation,
     add_volume,
@@ -19,6 +20,7 @@ from module_scene import (
     python,
 )
 
+pytestmark = pytest.mark.usefixtures("one_at_a_time")
 LONGEST = 0.1
 """Seconds."""
 
