@@ -21,7 +21,7 @@ SPACING = 0.08
 pytestmark = pytest.mark.skipif(not BACKEND_PYTHON, reason="this is the backend's own Python; develop.py runs both")
 
 
-@pytest.mark.parametrize("package", ["torch", "transformers", "sklearn", "fastapi", "typer", "rich", "jinja2"])
+@pytest.mark.parametrize("package", ["torch", "transformers", "sklearn", "fastapi", "typer", "rich"])
 def test_slicer_s_python_has_no_package_of_the_backend_s_own(package: str) -> None:
     assert find_spec(package) is None
 
