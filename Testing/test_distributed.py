@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
+import psutil
 import torch
 from cohorts import NAMES, lesions
 from hypothesis import given
@@ -46,7 +47,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def training(table: Path, base: Path, output: Path) -> list[str]:
     """The words of ``radllm train``; batches of 8, which two processes divide evenly."""
     words = f"--target label --group patient --settings breast-ultrasound --modality US --base-model {base} --folds 0"
-    options = "--features 2 --epochs 4 --patience 4 --rank 4 --learning-rate 0.005"
+    options = "--features 2 --epochs 12 --patience 12 --rank 4 --learning-rate 0.005"
     return ["train", str(table), *words.split(), *options.split(), "--output", str(output)]
 
 
@@ -65,6 +66,13 @@ def launched(*words: str) -> subprocess.Popen:
     )
 
 
+def kill(launcher: subprocess.Popen) -> None:
+    """All at once, as a power cut does."""
+    root = psutil.Process(launcher.pid)
+    for process in [root, *root.children(recursive=True)]:
+        process.kill()
+
+
 def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     assert one.keys() == other.keys()
     return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
@@ -72,17 +80,26 @@ def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 
 @pytest.mark.long
 @pytest.mark.usefixtures("one_at_a_time")
-def test_two_processes_train_the_model_of_one(table, tiny_base, fresh_cache, tmp_path, monkeypatch, capsys):
+def test_two_processes_train_the_model_of_one_even_when_killed_on_the_way(
+    table, tiny_base, fresh_cache, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(sys, "argv", ["radllm", *training(table, tiny_base, tmp_path / "one")])
     with pytest.raises(SystemExit, match="0"):
         cli.main()
     alone = capsys.readouterr()
-    with launched("--multi_gpu", "-m", "radllm_backend", *training(table, tiny_base, tmp_path / "two")) as both:
-        said = both.stdout.read()
-    assert both.returncode == 0, said
+    command = ["--multi_gpu", "-m", "radllm_backend", *training(table, tiny_base, tmp_path / "two")]
+    with launched(*command) as first:
+        for line in first.stdout:
+            if "epoch 2/" in line:
+                kill(first)
+                break
+    with launched(*command) as second:
+        said = second.stdout.read()
+    assert second.returncode == 0, said
     told, whole = ([line for line in text.splitlines() if ", loss" in line] for text in (said, alone.err))
-    assert len(whole) == 4
-    assert told == whole  # each epoch once
+    assert len(whole) == 12
+    assert told == whole[-len(told) :]  # each epoch once
+    assert 0 < len(told) < 12
     assert said.count("The model two lies in") == 1
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["one", "two"]
     adapters = [load_file(tmp_path / name / "adapter.safetensors") for name in ("one", "two")]

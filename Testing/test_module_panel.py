@@ -143,12 +143,13 @@ def test_every_way_gives_the_same_probability(
         )
         found = {result.segmentId: result.prediction.probability for result in results}
     else:
-        # A process takes seconds to start: it is asked about one of them.
-        files = tmp_path / "picture.png", tmp_path / "mask.png"
-        for pixels, file in zip((PICTURE, MASKS["oval"].astype(np.uint8) * 255), files, strict=True):
-            Image.fromarray(pixels).save(file)
-        ask = from_command_line if other == "command line" else from_python
-        expected, found = {"oval": expected["oval"]}, {"oval": ask(backend_python, self_contained_model, *files)}
+        Image.fromarray(PICTURE).save(tmp_path / "picture.png")
+        found = {}
+        for name, mask in MASKS.items():
+            Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / f"{name}.png")
+            files = tmp_path / "picture.png", tmp_path / f"{name}.png"
+            ask = from_command_line if other == "command line" else from_python
+            found[name] = ask(backend_python, self_contained_model, *files)
     assert found == pytest.approx(expected, abs=1e-6, rel=0)
 
 
