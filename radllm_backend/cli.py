@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from radllm_backend import __version__, cli_batch, cli_datasets, cli_lesions, cli_reproduce, cli_server, cli_studies
+from radllm_backend import (
+    __version__,
+    cli_batch,
+    cli_bench,
+    cli_datasets,
+    cli_lesions,
+    cli_reproduce,
+    cli_server,
+    cli_studies,
+)
 from radllm_backend.cli_lesions import BaseOption, ConfidenceOption
 from radllm_backend.cli_support import check_output_file, counting
 from radllm_backend.errors import RadllmError
@@ -22,6 +31,7 @@ cli_studies.register(app)
 cli_batch.register(app)
 cli_reproduce.register(app)
 cli_server.register(app)
+cli_bench.register(app)
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Of the click that typer is built on, its own copy or the package."""
