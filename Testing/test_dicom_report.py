@@ -21,6 +21,8 @@ from pydicom.uid import RLELossless, UltrasoundImageStorage, UltrasoundMultiFram
 
 hd = pytest.importorskip("highdicom", reason="needs highdicom")
 
+from radllm_backend.batch_lesions import read_lesion
+from radllm_backend.dicom_matching import Series, candidates_among
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import Extraction
 from radllm_backend.image_files import read_image
@@ -197,7 +199,16 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Lesio
     return [file], lesion, *write_dicom(folder, [file], lesion, prediction_of(lesion))
 
 
-EVERY = pytest.mark.parametrize("written", ["picture", "volume", "enhanced"])
+@pytest.fixture(scope="module")
+def ultrasound(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Lesion, Path, Path]:
+    """The same of an ultrasound picture in colour, without a pixel size."""
+    folder = tmp_path_factory.mktemp("ultrasound")
+    file = ultrasound_in_colour(folder / "scan.dcm")
+    lesion = lesion_on(file)
+    return [file], lesion, *write_dicom(folder, [file], lesion, prediction_of(lesion))
+
+
+EVERY = pytest.mark.parametrize("written", ["picture", "ultrasound", "volume", "enhanced"])
 
 
 def group_of(report: Path) -> Any:
@@ -392,6 +403,69 @@ def test_dcmqi_reads_the_segmentation(written: str, request: pytest.FixtureReque
     np.testing.assert_array_equal(sitk.GetArrayFromImage(on_grid), sitk.GetArrayFromImage(lesion.mask))
 
 
+def given_a_place(segmentation: Path, changed: Path) -> Path:
+    """The segmentation with a position that its picture does not have."""
+    dataset = pydicom.dcmread(segmentation)
+    measures, orientation, position = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = [1, 1], 1
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    position.ImagePositionPatient = [0, 0, 0]
+    dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [measures]
+    dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence = [orientation]
+    dataset.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence = [position]
+    dataset.save_as(changed)
+    return changed
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PICTURES if kind != "one CT slice"])
+def test_dcmqi_misses_nothing_but_a_place_in_the_segmentation_of_a_picture(kind: str, tmp_path: Path) -> None:
+    """It reads segmentations in space only (dcmqi's issue 319), and a picture is nowhere in space."""
+    file = PICTURES[kind](tmp_path / "scan.dcm")
+    lesion = lesion_on(file)
+    segmentation, _ = write_dicom(tmp_path, [file], lesion, prediction_of(lesion))
+    arguments = ("--outputDirectory", tmp_path, "--prefix", "a", "--outputType", "nrrd", "--inputDICOM")
+    refused = run("segimage2itkimage", *arguments, segmentation)
+    assert refused.returncode != 0
+    assert "Plane Orientation (Patient) is missing" in refused.stdout + refused.stderr
+    finished = run("segimage2itkimage", *arguments, given_a_place(segmentation, tmp_path / "placed.dcm"))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    read = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a-1.nrrd")))
+    np.testing.assert_array_equal(read[0], sitk.GetArrayFromImage(lesion.mask))
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_our_own_reader_finds_image_and_mask_again(kind: str, tmp_path: Path) -> None:
+    file = PICTURES[kind](tmp_path / "scan.dcm")
+    lesion = lesion_on(file)
+    segmentation, _ = write_dicom(tmp_path, [file], lesion, prediction_of(lesion))
+    headers = {path: pydicom.dcmread(path) for path in (file, segmentation)}
+    series = [
+        Series(header.SeriesInstanceUID, header.Modality, "", "", "", {header.SOPInstanceUID: path})
+        for path, header in headers.items()
+    ]
+    found = candidates_among(series)
+    assert found.refusals == []
+    (candidate,) = found.candidates
+    assert candidate.image == (str(file),)
+    read = read_lesion(candidate)
+    assert (read.image_sha256, read.mask_sha256) == (lesion.image_sha256, lesion.mask_sha256)
+
+
+def test_the_segmentation_of_a_picture_is_in_no_space(tmp_path: Path) -> None:
+    """Although some mammograms carry a frame of reference, without a position in it."""
+    for kind in ("mammogram", "with a frame of reference", "ultrasound clip"):
+        file = PICTURES[kind](tmp_path / "scan.dcm")
+        lesion = lesion_on(file)
+        segmentation, report = write_dicom(tmp_path, [file], lesion, prediction_of(lesion))
+        dataset = pydicom.dcmread(segmentation)
+        assert "FrameOfReferenceUID" not in dataset
+        groups = {*dataset.SharedFunctionalGroupsSequence[0].dir(), *dataset.PerFrameFunctionalGroupsSequence[0].dir()}
+        assert groups.isdisjoint({"PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence"})
+        source = dataset.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
+        assert source.ReferencedSOPInstanceUID == pydicom.dcmread(file).SOPInstanceUID
+        keeps_the_standard(segmentation, report)
+
+
 @EVERY
 def test_dcmqi_reads_the_report(written: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     report = request.getfixturevalue(written)[3]
@@ -410,12 +484,16 @@ def test_dcmqi_reads_the_report(written: str, request: pytest.FixtureRequest, tm
     assert group["ReferencedSegment"] == 1
 
 
-@EVERY
-def test_the_standard_is_kept(written: str, request: pytest.FixtureRequest) -> None:
-    for path in request.getfixturevalue(written)[2:]:
+def keeps_the_standard(*paths: Path) -> None:
+    for path in paths:
         finished = run("dciodvfy", path)
         said = finished.stdout + finished.stderr
         assert [line for line in said.splitlines() if line.startswith("Error")] == [], path.name
+
+
+@EVERY
+def test_the_standard_is_kept(written: str, request: pytest.FixtureRequest) -> None:
+    keeps_the_standard(*request.getfixturevalue(written)[2:])
 
 
 def refused(sentence: str, folder: Path, files: list[Path], lesion: Lesion, prediction: Prediction) -> None:

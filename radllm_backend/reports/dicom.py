@@ -158,9 +158,20 @@ def _segmentation(source: Source, identity: sr.TrackingIdentifier) -> seg.Segmen
         **_instance(_SEGMENTATION_TITLE, SEGMENTATION),
     )
     if not source.has_place:
-        segmentation.PatientOrientation = _orientation(source.headers[0])
-        segmentation.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence", None)
+        _leave_space(segmentation, source.headers[0])
     return segmentation
+
+
+def _leave_space(segmentation: seg.Segmentation, header: Dataset) -> None:
+    """Let a segmentation correspond to its picture pixel by pixel, by reference alone (PS3.3 A.51.5.1).
+
+    A frame of reference would ask for a position, an orientation relative to the patient and a pixel size in the
+    patient: a radiograph or an ultrasound picture has none of these, and none is made up.
+    """
+    segmentation.PatientOrientation = _orientation(header)
+    segmentation.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence", None)
+    for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator"):
+        segmentation.pop(keyword, None)
 
 
 def _orientation(header: Dataset) -> list[str] | None:
