@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import deque
+from concurrent.futures import CancelledError
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ pytest.importorskip("distributed")
 pytest.importorskip("pyarrow")
 
 from radllm_backend import batch_cluster, extract
-from radllm_backend.batch import Step, run_batch
+from radllm_backend.batch import Step, _Run, run_batch
 from radllm_backend.batch_cluster import Place
 from radllm_backend.batch_scoring import Ready, scored
 from radllm_backend.batch_worker import measure, settings_text
@@ -317,3 +320,29 @@ def test_a_dicom_folder_to_results_that_name_no_patient(tiny_model: Path, tiny_b
         content = path.read_bytes()
         for word in (PATIENT["PatientName"], PATIENT["PatientID"], study["StudyDate"], str(tmp_path)):
             assert word.encode() not in content, path.name
+
+
+@pytest.mark.parametrize("problem", [CancelledError(), OSError("stream closed"), KeyError("of a closed client")])
+def test_without_a_scheduler_the_run_ends_and_the_lesion_has_no_row(problem: Exception, model, tmp_path) -> None:
+    run, _ = a_run_with_one_lesion_under_way(model, tmp_path)
+
+    def result() -> str:
+        raise problem
+
+    with pytest.raises(RadllmError, match="scheduler is gone"):
+        run._take(SimpleNamespace(status="closed"), SimpleNamespace(key="lesion-1", status="error", result=result))
+    assert run.counts.failed == 0
+
+
+def test_an_answer_that_is_gone_with_its_worker_is_asked_for_again(model, tmp_path) -> None:
+    run, lesion = a_run_with_one_lesion_under_way(model, tmp_path)
+    run._take(SimpleNamespace(status="running"), SimpleNamespace(key="lesion-1", status="lost"))
+    assert (list(run.pending), run._flying, run.counts.failed) == ([lesion], {}, 0)
+
+
+def a_run_with_one_lesion_under_way(model: Model, folder: Path) -> tuple[_Run, Any]:
+    """The moment between a worker's answer and its fetching, which no real cluster can be caught in."""
+    source = found(1)
+    run = _Run(plan(model, folder, source), None, deque(), lambda step: None)
+    run._flying["lesion-1"], run._futures["lesion-1"] = source.candidates[0], None
+    return run, source.candidates[0]

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,9 +218,11 @@ class _Run:
             if candidate is None:
                 return
             key = f"lesion-{uuid.uuid4().hex}"
-            future = client.submit(
-                measure, candidate.model_dump_json(), self._settings_text, self.plan.read, key=key, pure=False
-            )
+            given = (candidate.model_dump_json(), self._settings_text, self.plan.read)
+            try:
+                future = client.submit(measure, *given, key=key, pure=False)
+            except Exception as error:  # Dask says in many ways that it is closed
+                raise scheduler_gone() from error
             self._flying[key], self._futures[key] = candidate, future
             future.add_done_callback(self._landed.put)
 
@@ -237,34 +239,45 @@ class _Run:
         try:
             future = self._landed.get(timeout=_TICK if self._flying else 0.01)
             while True:
-                self._take(future)
+                self._take(client, future)
                 future = self._landed.get_nowait()
         except Empty:
             if client.status != "running":
                 raise scheduler_gone() from None
 
-    def _take(self, future: Any) -> None:
-        from distributed import KilledWorker
-
+    def _take(self, client: Client, future: Any) -> None:
         candidate = self._flying.pop(future.key)
         del self._futures[future.key]
-        if future.status in ("cancelled", "lost"):
-            raise scheduler_gone()
-        try:
-            measured = Measured.model_validate_json(future.result())
-        except KilledWorker:
-            if candidate is not self._alone:
-                self._suspects.append(candidate)
-                return
-            measured = Measured(
-                reason="The process that measured it was ended, probably for want of memory: give it more (--memory)."
-            )
-        except Exception as error:  # the worker could not be given it
-            measured = Measured(reason=reason_of(error, candidate))
+        measured = self._answer(client, future, candidate)
+        if measured is None:
+            return
         if measured.features is None:
             self._add([row_of(self.plan, candidate, seconds=measured.seconds, reason=measured.reason)])
         else:
             self._waiting.append(Ready(candidate, measured.features, measured.seconds, time.monotonic()))
+
+    def _answer(self, client: Client, future: Any, candidate: Candidate) -> Measured | None:
+        """What a worker says of a lesion; None where it has to be measured again."""
+        from distributed import KilledWorker
+
+        if future.status == "lost":  # its worker, ended by the next lesion, took the answer along
+            self.pending.appendleft(candidate)
+            return None
+        try:
+            return Measured.model_validate_json(future.result())
+        except KilledWorker:
+            if candidate is not self._alone:
+                self._suspects.append(candidate)
+                return None
+            return Measured(
+                reason="The process that measured it was ended, probably for want of memory: give it more (--memory)."
+            )
+        except (CancelledError, OSError) as error:  # what a worker itself raises arrives as an answer
+            raise scheduler_gone() from error
+        except Exception as error:  # the worker could not be given it
+            if client.status != "running":
+                raise scheduler_gone() from error
+            return Measured(reason=reason_of(error, candidate))
 
     def _score(self, scorer: ThreadPoolExecutor) -> None:
         """Start the next scoring: of many together, or of those who have waited long enough."""
