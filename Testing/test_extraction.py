@@ -73,13 +73,6 @@ def test_min_max_scaling_uses_the_whole_image_not_the_lesion():
     assert same == pytest.approx(values, rel=1e-9)
 
 
-@pytest.mark.parametrize("preset", ["mammography", "breast-ultrasound"])
-def test_the_cropped_lesion_gives_the_values_of_the_whole_image(preset, monkeypatch):
-    cropped = extract(lesion_2d(), preset).values
-    monkeypatch.setattr("radllm_backend.extraction._can_crop", lambda settings: False)
-    assert extract(lesion_2d(), preset).values == cropped
-
-
 def test_it_is_repeatable_and_leaves_itks_threads_alone():
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     assert extract(lesion_2d(), "mammography") == extract(lesion_2d(), "mammography")

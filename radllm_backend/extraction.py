@@ -11,8 +11,7 @@ import json
 import logging
 import math
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -26,7 +25,8 @@ import SimpleITK as sitk
 import yaml
 from threadpoolctl import threadpool_limits
 
-from radllm_backend import __version__
+from radllm_backend import __version__, fast_features
+from radllm_backend.cropping import source_of
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import MODALITIES, Extraction, Features
 from radllm_backend.imaging import Lesion
@@ -34,8 +34,6 @@ from radllm_backend.imaging import Lesion
 _PRESET_FOLDER = Path(__file__).parent / "settings"
 _BUILDING = Lock()
 _INTENSITIES = ("as-stored", "min-max")
-# Settings under which a value depends on voxels outside the lesion's box: then PyRadiomics gets the whole image.
-_NEEDS_WHOLE_IMAGE = ("normalize", "resampledPixelSpacing")
 
 
 @dataclass(frozen=True)
@@ -122,27 +120,21 @@ def load_settings(name_or_path: str | Path) -> Settings:
     return Settings.from_dict(data, name)
 
 
-def extract(lesion: Lesion, settings: Settings | str | Path) -> Features:
-    """The radiomics features of one lesion, in PyRadiomics' order.
+def extract(lesion: Lesion, settings: Settings | str | Path, *, features: Collection[str] | None = None) -> Features:
+    """The radiomics features of one lesion, in PyRadiomics' order, with what they were measured of.
 
     Args:
         lesion: image and mask on one grid, 2D or 3D.
         settings: a preset's name, a PyRadiomics parameter file, or `Settings`.
+        features: only these are computed, by PyRadiomics' names such as ``wavelet-LH_glszm_ZoneEntropy``; None: all.
 
     Raises:
-        RadllmError: the settings do not fit the lesion's dimension, or PyRadiomics refuses the lesion.
+        RadllmError: the settings do not fit the lesion's dimension or do not yield a feature that is asked for, or
+            PyRadiomics refuses the lesion.
     """
     chosen = settings if isinstance(settings, Settings) else load_settings(settings)
-    dimension = lesion.image.GetDimension()
-    if chosen.dimension not in (None, dimension):
-        raise RadllmError(
-            f"The settings '{chosen.name}' are for {chosen.dimension}D images and this image is {dimension}D: "
-            "choose settings for its modality."
-        )
-    image, mask = _prepare(lesion, chosen)
-    values = _execute(image, mask, chosen, dimension)
     return Features(
-        values=values,
+        values=measure(lesion, chosen, features=features),
         extraction=Extraction(
             preset=chosen.name,
             settings_sha256=chosen.sha256,
@@ -155,51 +147,54 @@ def extract(lesion: Lesion, settings: Settings | str | Path) -> Features:
     )
 
 
-def _prepare(lesion: Lesion, settings: Settings) -> tuple[sitk.Image, sitk.Image]:
-    """Image and mask for PyRadiomics: whole-image scaling first, then the lesion's box where exact."""
-    image, mask = lesion.image, lesion.mask
-    if settings.intensity == "min-max":
-        statistics = sitk.MinimumMaximumImageFilter()
-        statistics.Execute(image)
-        low, high = statistics.GetMinimum(), statistics.GetMaximum()
-    if _can_crop(settings):
-        box = lesion.geometry.bounding_box
-        dimension = image.GetDimension()
-        image = sitk.RegionOfInterest(image, box[dimension:], box[:dimension])
-        mask = sitk.RegionOfInterest(mask, box[dimension:], box[:dimension])
-    if settings.intensity == "min-max":
-        return (sitk.Cast(image, sitk.sitkFloat64) - low) / (high - low), mask
-    return sitk.Cast(image, sitk.sitkInt32 if _is_whole(image) else sitk.sitkFloat64), mask
+def measure(
+    lesion: Lesion, settings: Settings | str | Path, *, features: Collection[str] | None = None
+) -> dict[str, float | None]:
+    """The values alone, without hashes of image and mask; arguments and errors are those of `extract`.
 
-
-def _is_whole(image: sitk.Image) -> bool:
-    """Whether all values are whole numbers, however stored: PyRadiomics resamples and filters those as such."""
-    pixels = sitk.GetArrayViewFromImage(image)
-    if np.issubdtype(pixels.dtype, np.integer):
-        return True
-    return bool((np.rint(pixels) == pixels).all() and np.abs(pixels).max() < 2**31)
-
-
-def _can_crop(settings: Settings) -> bool:
-    """Whether the lesion's box alone gives identical values: nothing is taken from around the lesion."""
-    types = set(settings.parameters.get("imageType") or {"Original": {}})
-    general = settings.parameters.get("setting") or {}
-    return types == {"Original"} and not any(general.get(key) for key in _NEEDS_WHOLE_IMAGE)
-
-
-def _execute(image: sitk.Image, mask: sitk.Image, settings: Settings, dimension: int) -> dict[str, float | None]:
-    extractor = _extractor(settings._canonical_parameters(), dimension)
-    with _one_thread():
+    Returns:
+        By PyRadiomics' names, in its order; None where a value is not defined.
+    """
+    chosen = settings if isinstance(settings, Settings) else load_settings(settings)
+    dimension = lesion.image.GetDimension()
+    if chosen.dimension not in (None, dimension):
+        raise RadllmError(
+            f"The settings '{chosen.name}' are for {chosen.dimension}D images and this image is {dimension}D: "
+            "choose settings for its modality."
+        )
+    if features is not None and not features:
+        raise RadllmError("No feature is asked for: name one, or leave it to the settings.")
+    extractor = _extractor(chosen._canonical_parameters(), dimension)
+    shape, jobs, unknown = fast_features.plan(extractor, dimension, features)
+    if unknown:
+        raise _not_yielded(unknown[0], chosen, dimension)
+    with _ONE_THREAD:
         try:
-            result = extractor.execute(image, mask)
+            source = source_of(
+                lesion.image,
+                lesion.mask,
+                lesion.geometry.bounding_box,
+                extractor.settings,
+                min_max=chosen.intensity == "min-max",
+            )
+            result = fast_features.measure(source, extractor.settings, shape, jobs)
         except (ValueError, RuntimeError, IndexError) as error:
             raise RadllmError(f"PyRadiomics cannot measure this lesion ({_reason(error)}): check its mask.") from error
-    values = {name: _number(value) for name, value in result.items() if not name.startswith("diagnostics_")}
+    values = {name: _number(value) for name, value in result.items()}
     if not values:
         raise RadllmError(
-            f"The settings '{settings.name}' yield no feature of a {dimension}D image: enable more feature classes."
+            f"The settings '{chosen.name}' yield no feature of a {dimension}D image: enable more feature classes."
         )
+    if missing := sorted(set(features or ()) - set(values)):  # PyRadiomics left out an image, or a class
+        raise _not_yielded(missing[0], chosen, dimension)
     return values
+
+
+def _not_yielded(feature: str, settings: Settings, dimension: int) -> RadllmError:
+    return RadllmError(
+        f"The settings '{settings.name}' yield no feature '{feature[:80]}' of this {dimension}D image: "
+        "ask for one that they enable."
+    )
 
 
 def _number(value: Any) -> float | None:
@@ -243,16 +238,38 @@ def _reason(error: Exception) -> str:
     return words[:200].rstrip(".") or type(error).__name__
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One ITK and one BLAS thread: on small boxes more of them cost up to seventy times more than they give."""
-    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    try:
-        with threadpool_limits(limits=1):
-            yield
-    finally:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+class _OneThread:
+    """One ITK and one BLAS thread: on small boxes more of them cost up to seventy times more than they give.
+
+    Both are settings of the process, so that the first extraction that begins changes them, and the last one that ends
+    sets them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._inside = 0
+        self._itk = 0
+        self._blas: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside > 1:
+                return
+            self._itk = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+            self._blas = threadpool_limits(limits=1)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside:
+                return
+            self._blas.restore_original_limits()
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(self._itk)
+
+
+_ONE_THREAD = _OneThread()
 
 
 @lru_cache(maxsize=1)
