@@ -27,11 +27,11 @@ BACKEND_PYTHON = os.environ.get("RADLLM_BACKEND_PYTHON", "")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what takes long, unless it is asked for."""
+    """Leave out what takes long or wants the machine to itself, unless it is asked for."""
     if os.environ.get("RADLLM_LONG_TESTS"):
         return
     for item in items:
-        if item.get_closest_marker("long"):
+        if item.get_closest_marker("long") or item.get_closest_marker("alone"):
             item.add_marker(pytest.mark.skip(reason="takes long: set RADLLM_LONG_TESTS=1 to run it"))
 
 
@@ -53,16 +53,6 @@ def backend_python() -> str:
     if not BACKEND_PYTHON:
         pytest.skip("needs a Python with the backend's packages: RADLLM_BACKEND_PYTHON names none")
     return BACKEND_PYTHON
-
-
-@pytest.fixture
-def one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """For tests that keep all cores busy, and for those that measure pauses: not beside each other in two processes."""
-    from filelock import FileLock
-
-    folder = tmp_path_factory.getbasetemp()
-    with FileLock((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "one-at-a-time.lock"):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("one_at_a_time")]
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ psutil = pytest.importorskip("psutil")
 from radllm_backend.batch import run_batch
 from radllm_backend.model import Model
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("one_at_a_time")]
+pytestmark = pytest.mark.alone
 LESIONS = int(os.environ.get("RADLLM_BATCH_LESIONS", "150"))
 """Of the run that is killed again and again."""
 

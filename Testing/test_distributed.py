@@ -78,8 +78,7 @@ def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
     return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
 
 
-@pytest.mark.long
-@pytest.mark.usefixtures("one_at_a_time")
+@pytest.mark.alone
 def test_two_processes_train_the_model_of_one_even_when_killed_on_the_way(
     table, tiny_base, fresh_cache, tmp_path, monkeypatch, capsys
 ):
@@ -122,8 +121,7 @@ ODD = TrainingOptions(features=2, epochs=2, learning_rate=0.005, rank=4, batch_s
 """29 lesions in batches of 7 and a last one of 1: two processes must fill up."""
 
 
-@pytest.mark.long
-@pytest.mark.usefixtures("one_at_a_time")
+@pytest.mark.alone
 def test_sharded_weights_give_the_same_and_go_on_from_a_checkpoint_of_whole_ones(
     tiny_base, fresh_cache, tmp_path, monkeypatch
 ):

@@ -48,7 +48,7 @@ from test_module_event_loop import LONGEST
 
 from radllm_backend import RadllmError
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("one_at_a_time")]
+pytestmark = pytest.mark.alone
 LESIONS = [f"{series}: {segment}" for series, segments in STUDIES.items() if series != GONE for segment in segments]
 ALL = len(LESIONS)
 LEFT_OUT = "Its image is not here: add the series that it was drawn on."

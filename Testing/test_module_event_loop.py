@@ -20,7 +20,7 @@ from module_scene import (
     python,
 )
 
-pytestmark = pytest.mark.usefixtures("one_at_a_time")
+pytestmark = pytest.mark.alone
 LONGEST = 0.1
 """Seconds."""
 

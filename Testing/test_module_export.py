@@ -366,6 +366,7 @@ def test_cancel_leaves_nothing_behind(one: Any, tmp_path: Path) -> None:
     assert len(one.panel.results.results) == 2
 
 
+@pytest.mark.alone
 def test_the_event_loop_goes_on_meanwhile(one: Any, tmp_path: Path) -> None:
     add_segmentation(add_volume())
     classify(one)
