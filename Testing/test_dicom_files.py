@@ -96,12 +96,12 @@ def test_a_mask_is_never_inverted(tmp_path: Path) -> None:
 
 
 def test_the_same_without_the_optional_decoders(tmp_path: Path) -> None:
-    """As inside 3D Slicer, which has pydicom and SimpleITK but no pylibjpeg."""
+    """As inside 3D Slicer, which has pydicom and SimpleITK but no pylibjpeg and no imagecodecs."""
     for number, syntax in enumerate(SYNTAXES):
         write_dicom(tmp_path / f"{number}.dcm", NOISE, syntax=syntax, bits_stored=12)
     script = (
         "import sys\n"
-        "for name in ('pylibjpeg', 'rle', 'openjpeg', 'libjpeg', 'gdcm', 'jpeg_ls'): sys.modules[name] = None\n"
+        "for name in ('imagecodecs', 'pylibjpeg', 'rle', 'openjpeg', 'gdcm', 'jpeg_ls'): sys.modules[name] = None\n"
         "import SimpleITK as sitk\n"
         "from pathlib import Path\n"
         "from radllm_backend.image_files import read_image\n"

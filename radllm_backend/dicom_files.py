@@ -11,7 +11,6 @@ The rules are the same whichever decoder is installed:
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pydicom
 import SimpleITK as sitk
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import RLELossless, SecondaryCaptureImageStorage, generate_uid
+from pydicom.dataset import Dataset
 
+from radllm_backend.dicom_decoding import stored_values
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import MODALITIES
 
@@ -225,51 +224,14 @@ def _check_upright(name: str, slices: list[Frame]) -> None:
 def _pixels(frames: list[Frame], invert_monochrome1: bool) -> np.ndarray:
     """Pixel values, (slices, rows, columns) or (slices, rows, columns, 3)."""
     stored = {file: _stored_values(file) for file in {frame.file for frame in frames}}
-    return np.stack([_values(stored[frame.file][frame.index], frame, invert_monochrome1) for frame in frames])
+    values = [_values(stored[frame.file][frame.index], frame, invert_monochrome1) for frame in frames]
+    return np.stack(values) if len(values) > 1 else values[0][np.newaxis]  # a mammogram is not copied
 
 
 def _stored_values(file: Path) -> np.ndarray:
-    """The file's stored values, (frames, rows, columns) or, in colour, RGB as (frames, rows, columns, 3)."""
+    """The file's values as `dicom_decoding.stored_values` gives them."""
     with _damaged(file.name):
-        dataset = pydicom.dcmread(file)
-        syntax = dataset.file_meta.TransferSyntaxUID
-        grey = dataset.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2")
-        # GDCM needs seconds for an RLE mammogram, pydicom reads no JPEG by itself and leaves colours to its caller.
-        if grey and (syntax == RLELossless or not syntax.is_compressed):
-            return _decoded_by_pydicom(dataset).reshape(-1, dataset.Rows, dataset.Columns)
-        return _decoded_by_gdcm(dataset)
-
-
-def _decoded_by_pydicom(dataset: Dataset) -> np.ndarray:
-    try:
-        return dataset.pixel_array
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # pylibjpeg-rle, written in Rust, panics on a damaged frame: no Exception
-        raise ValueError("damaged pixel data") from error
-
-
-def _decoded_by_gdcm(dataset: Dataset) -> np.ndarray:
-    """Use GDCM as a decoder and for nothing else: it gets the pixels without what it would apply to them."""
-    bare = dataset.group_dataset(0x0028)
-    for keyword in ("RescaleSlope", "RescaleIntercept", "RescaleType"):
-        bare.pop(keyword, None)
-    if bare.PhotometricInterpretation == "MONOCHROME1":
-        bare.PhotometricInterpretation = "MONOCHROME2"
-    bare.add(dataset["PixelData"])
-    bare.SOPClassUID = SecondaryCaptureImageStorage
-    bare.SOPInstanceUID = generate_uid()
-    bare.file_meta = FileMetaDataset()
-    bare.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
-    bare.file_meta.MediaStorageSOPClassUID = bare.SOPClassUID
-    bare.file_meta.MediaStorageSOPInstanceUID = bare.SOPInstanceUID
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "pixels.dcm"
-        pydicom.dcmwrite(file, bare, write_like_original=False)
-        reader = sitk.ImageFileReader()
-        reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(str(file))
-        return sitk.GetArrayFromImage(reader.Execute())
+        return stored_values(pydicom.dcmread(file))
 
 
 def _values(stored: np.ndarray, frame: Frame, invert_monochrome1: bool) -> np.ndarray:

@@ -70,9 +70,13 @@ def _training() -> Iterator[Finding]:
 
 
 def _decoders() -> Iterator[Finding]:
-    found = find_spec("rle") is not None
-    detail = "fast decoder for RLE DICOM" if found else "no fast decoder for RLE DICOM: pydicom reads it, slower"
-    yield Finding("pylibjpeg-rle", found, detail, "" if found else "pip install 'radllm-backend[dicom]'", False)
+    for package, module, what, otherwise in (
+        ("pylibjpeg-rle", "rle", "RLE DICOM", "pydicom"),
+        ("imagecodecs", "imagecodecs", "JPEG DICOM", "GDCM"),
+    ):
+        found = find_spec(module) is not None
+        detail = f"fast decoder for {what}" if found else f"no fast decoder for {what}: {otherwise} reads it, slower"
+        yield Finding(package, found, detail, "" if found else "pip install 'radllm-backend[dicom]'", False)
 
 
 def _models() -> Iterator[Finding]:

@@ -31,9 +31,9 @@ except ImportError as error:
     findings = [{"subject": error.name, "works": False, "required": True, "detail": "not installed"}]
 print(json.dumps(findings))
 """
-_MEASURING = {"radllm_backend", "numpy", "SimpleITK", "radiomics", "pylibjpeg-rle"}
+_MEASURING = {"radllm_backend", "numpy", "SimpleITK", "radiomics", "pylibjpeg-rle", "imagecodecs"}
 """What Slicer's own Python is asked for where the language model runs elsewhere, beside what cannot be imported."""
-_ELSEWHERE = {"radiomics", "pylibjpeg-rle", "SimpleITK"}
+_ELSEWHERE = {"radiomics", "pylibjpeg-rle", "imagecodecs", "SimpleITK"}
 """What a server, which gets names and numbers, never uses."""
 _TRAINING = {"lightgbm", "matplotlib", "peft", "skops"}
 _EXTENSIONS = {"radiomics": "SlicerRadiomics", "torch": "PyTorch", "radllm_backend": "RadiomicsLLM"}
