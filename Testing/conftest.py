@@ -195,7 +195,8 @@ def panel(module_server: object, self_contained_model: Path, monkeypatch: pytest
 @pytest.fixture(scope="session")
 def volume_model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of lesions in volumes, self-contained as well."""
-    from module_scene import write_volume_table
+    pytest.importorskip("radiomics")
+    from nodules import write_volume_table
 
     folder = tmp_path_factory.mktemp("volumes")
     write_volume_table(folder / "table.csv")

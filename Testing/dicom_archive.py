@@ -11,10 +11,10 @@ import pydicom
 from dicom_databases import study_of, write_picture, write_rtstruct, write_seg, write_volume
 from pydicom.uid import generate_uid
 
-SHAPE = (3, 8, 10)
+SHAPE = (3, 16, 24)
 STUDIES = 40
 BLOCK = np.zeros(SHAPE, np.uint8)
-BLOCK[1, 2:6, 3:8] = 1
+BLOCK[1:, 4:13, 6:18] = 1
 
 
 @dataclass

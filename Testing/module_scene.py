@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
 WHY = "the Slicer module is tested where slicer-core and PySide6-Essentials are installed"
 slicer = pytest.importorskip("slicer", reason=WHY, exc_type=ImportError)
@@ -26,9 +25,7 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QLabel
 from slicer_harness import close_module, load_module, open_module, slot_errors, stray_attributes
 
-from radllm_backend import Lesion, extract
 from radllm_backend.datasets.phantoms import KINDS, make_phantom
-from radllm_backend.feature_table import write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULE = ROOT / "RadiomicsLLM" / "RadiomicsLLM.py"
@@ -99,20 +96,6 @@ def add_segmentation(volume: Any, masks: dict[str, np.ndarray] = MASKS) -> Any:
     return node
 
 
-def write_volume_table(path: Path) -> None:
-    """Features of nodules in noise: the bright ones are malignant."""
-    rows = []
-    random = np.random.default_rng(0)
-    for number in range(16):
-        mask = ball((16, 24, 24), (8, 12, 12), 5 + number % 3)
-        voxels = random.normal(100, 10, mask.shape) + 40 * (number % 2) * mask
-        image, segment = sitk.GetImageFromArray(voxels), sitk.GetImageFromArray(mask.astype(np.uint8))
-        features = extract(Lesion.from_images(image, segment, modality="CT"), "ct")
-        label = ("benign", "malignant")[number % 2]
-        rows.append(({"lesion": f"nodule{number}", "label": label, "patient": f"patient{number}"}, features))
-    write_table(path, rows)
-
-
 def node_ids() -> set[str]:
     return {slicer.mrmlScene.GetNthNode(index).GetID() for index in range(slicer.mrmlScene.GetNumberOfNodes())}
 
@@ -146,10 +129,6 @@ def rotated(spacing: tuple[float, float, float], origin: tuple[float, float, flo
     matrix[:3, :3] = slicer.util.arrayFromVTKMatrix(transform.GetMatrix())[:3, :3] @ np.diag(spacing)
     matrix[:3, 3] = origin
     return matrix
-
-
-def ball(shape: tuple[int, int, int], centre: tuple[int, int, int], radius: float) -> np.ndarray:
-    return np.linalg.norm(np.indices(shape) - np.reshape(centre, (3, 1, 1, 1)), axis=0) < radius
 
 
 def python(code: str, *arguments: str) -> str:

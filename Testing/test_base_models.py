@@ -191,6 +191,7 @@ def test_a_killed_pull_leaves_nothing_for_good(fresh_cache: Path, wheelhouse: Pa
     assert files_below(fresh_cache) == {f"base-models/tiny/{name}" for name in KEPT}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("tiny_catalogue")
 def test_two_processes_that_pull_at_once_share_one_conversion(
     fresh_cache: Path, wheelhouse: Path, entry: CatalogueEntry

@@ -308,7 +308,7 @@ def test_a_manifest(tmp_path: Path) -> None:
 
 
 def test_two_segments_of_one_file_are_two_lesions(tmp_path: Path) -> None:
-    sitk.WriteImage(sitk.GetImageFromArray(BLOCK + np.arange(10, dtype=np.uint8)), str(tmp_path / "image.nrrd"))
+    sitk.WriteImage(sitk.GetImageFromArray(BLOCK + np.arange(SHAPE[2], dtype=np.uint8)), str(tmp_path / "image.nrrd"))
     mask = sitk.GetImageFromArray(BLOCK + 2 * np.roll(BLOCK, 2, axis=0))
     for number, name in enumerate(("Läsion", "Zyste")):
         mask.SetMetaData(f"Segment{number}_ID", f"S{number}")

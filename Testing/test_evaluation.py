@@ -249,6 +249,7 @@ DEALINGS = 4
 """Of the labels, with seeds from 0 on: none was picked."""
 
 
+@pytest.mark.long
 def test_shuffled_labels_leave_nothing_to_find(noisy, base, tmp_path):
     path = write_table(tmp_path / "table.csv", noisy)
     shuffled = plan(path, tmp_path, base=base, shuffle_labels=True, seeds=DEALINGS, trained_seeds=DEALINGS)

@@ -210,6 +210,7 @@ def test_the_harness_notices_what_slicer_would_refuse(panel: Any) -> None:
     slot_errors.clear()
 
 
+@pytest.mark.long
 def test_the_screenshots_show_what_their_names_say(
     panel: Any, self_contained_model: Path, backend_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

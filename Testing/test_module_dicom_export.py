@@ -134,6 +134,7 @@ def test_masks_and_reports_go_into_the_study_of_the_image(one: Any, database: Di
     assert dict(chances) == pytest.approx(expected)
 
 
+@pytest.mark.long
 def test_a_series_of_slices(panel: Any, volume_model: Path, database: DicomDatabase, tmp_path: Path) -> None:
     shape = (10, 24, 24)
     voxels = np.random.default_rng(1).integers(60, 140, shape).astype(np.uint16)

@@ -37,11 +37,13 @@ def page(tiny_server) -> dict:
     return ask(tiny_server, "GET", "/openapi.json")[1]
 
 
+@pytest.mark.long
 def test_with_the_token_every_answer_is_a_declared_one(tiny_server, page, tmp_path):
     token = ("-H", f"Authorization: Bearer {token_of(tiny_server)}")
     assert schemathesis(page, tiny_server.ready.url, tmp_path, *token, "--max-examples", "25") > 500
 
 
+@pytest.mark.long
 def test_without_the_token_every_answer_is_a_declared_one(tiny_server, page, tmp_path):
     # Only the health and the refusals are left: nothing can be accepted that should have been rejected.
     rejected = ("--exclude-checks", f"{UNKNOWABLE},negative_data_rejection,missing_required_header")

@@ -180,6 +180,7 @@ def attack(server, good: bytes, count: int, seed: int) -> Counter[int]:
     return sum((attacker.statuses for attacker in attackers), Counter())
 
 
+@pytest.mark.long
 def test_ten_thousand_malformed_requests_change_nothing(tiny_server, tiny_model):
     some = lesions(tiny_model, 1, seed=5)
     good = json.dumps(body_of(some)).encode()

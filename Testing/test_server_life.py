@@ -75,6 +75,7 @@ class Load:
             thread.join()
 
 
+@pytest.mark.long
 @POSIX
 def test_killed_under_load_and_started_again_and_stopped_under_load(tiny_model, tiny_base, short_folder, tmp_path):
     uds, token = short_folder / "s", tmp_path / "token"

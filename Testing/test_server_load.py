@@ -34,6 +34,7 @@ def metric(server, name: str) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith((name + " ", name + "{")))
 
 
+@pytest.mark.long
 def test_sixty_four_clients_get_exactly_their_own_answers(tiny_server, model, tiny_model):
     pool = lesions(tiny_model, 400, seed=3)
     here = {one.extraction.image_sha256: one for one in model.predict_many(pool)}

@@ -79,6 +79,7 @@ fit(lesions(), "US", base_models.locate(sys.argv[1]), OPTIONS, Path(sys.argv[2])
 """
 
 
+@pytest.mark.long
 def test_a_killed_training_goes_on_from_its_checkpoint(tiny, tmp_path):
     checkpoint = tmp_path / "checkpoint"
     whole = fit(lesions(), "US", tiny, OPTIONS, tmp_path / "undisturbed", quiet)
