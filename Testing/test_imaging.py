@@ -454,6 +454,37 @@ def test_the_callers_images_stay_as_they_are(values: np.ndarray) -> None:
         assert (image.GetDimension(), image.GetSpacing(), image.GetOrigin()) == (values.ndim, *grid)
 
 
+def test_the_lesion_stays_as_it_is_when_the_callers_image_changes() -> None:
+    """Both share the pixels until then."""
+    image = sitk.GetImageFromArray(np.arange(30, dtype=np.int16).reshape(5, 6))
+    mask = sitk.GetImageFromArray(np.pad(np.ones((3, 4), np.uint8), 1))
+    lesion = Lesion.from_images(image, mask)
+    before = (lesion.image_sha256, lesion.mask_sha256)
+    image[2, 2], mask[2, 2] = 99, 0
+    image.SetSpacing((2, 2))
+    image += 1
+    untouched = Lesion(lesion.image, lesion.mask, None, True)
+    assert (untouched.image_sha256, untouched.mask_sha256) == before
+    assert lesion.image.GetSpacing() == (1, 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), dimension=st.integers(2, 3))
+def test_the_bounding_box_is_that_of_itk(data: st.DataObject, dimension: int) -> None:
+    shape = data.draw(st.tuples(*[st.integers(2, 7)] * dimension))
+    marked = np.array(data.draw(st.lists(st.booleans(), min_size=int(np.prod(shape)), max_size=int(np.prod(shape)))))
+    mask = sitk.GetImageFromArray(marked.reshape(shape).astype(np.uint8))
+    image = sitk.GetImageFromArray(np.arange(marked.size, dtype=np.float32).reshape(shape))
+    try:
+        lesion = Lesion.from_images(image, mask)
+    except RadllmError:  # too small for a lesion
+        assume(False)
+    statistics = sitk.LabelShapeStatisticsImageFilter()
+    statistics.Execute(mask)
+    assert lesion.geometry.bounding_box == statistics.GetBoundingBox(1)
+    assert lesion.geometry.voxels == statistics.GetNumberOfPixels(1)
+
+
 def test_a_file_that_was_read_stays_as_it_is(tmp_path: Path) -> None:
     read = read_image(pair(tmp_path, suffix="png")[0])
     Lesion.from_files(read, tmp_path / "mask.png", spacing=0.3)

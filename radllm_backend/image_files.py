@@ -190,7 +190,7 @@ def _decoded(path: Path, picture: Picture, is_mask: bool) -> sitk.Image:
         raise RadllmError(f"{path.name} holds {pages} pictures: give one as its own file.")
     if picture.mode in ("L", "I", "F") or picture.mode.startswith("I;16"):
         values = np.asarray(picture)
-        return sitk.GetImageFromArray(values.astype(values.dtype.newbyteorder("=")))
+        return sitk.GetImageFromArray(values.astype(values.dtype.newbyteorder("="), copy=False))
     if picture.mode == "1":
         return sitk.GetImageFromArray(np.asarray(picture.convert("L")))
     if _has_sixteen_bit_colours(picture):

@@ -129,7 +129,7 @@ class Lesion:
             spacing=self.image.GetSpacing(),
             spacing_known=self.spacing_known,
             bounding_box=box,
-            voxels=int(np.count_nonzero(sitk.GetArrayViewFromImage(self.mask))),
+            voxels=int(np.count_nonzero(sitk.GetArrayViewFromImage(self.mask) != 0)),
             touches_border=any(first[axis] == 0 or first[axis] + extent[axis] == size[axis] for axis in in_plane),
         )
 
@@ -263,7 +263,7 @@ def _check_values(image: ImageFile) -> None:
     if image.pixels.GetDimension() not in (2, 3):
         raise RadllmError(f"{image.name} has {image.pixels.GetDimension()} dimensions: give a 2D or 3D image.")
     values = sitk.GetArrayViewFromImage(image.pixels)
-    if not np.isfinite(values).all():
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise RadllmError(f"{image.name} has NaN or infinite values: replace them.")
     if values.min() == values.max():
         raise RadllmError(f"{image.name} is constant ({values.min():g} everywhere): give the image itself.")
@@ -273,17 +273,26 @@ def _binary(mask: ImageFile, segment: Segment) -> sitk.Image:
     layers = mask.pixels.GetNumberOfComponentsPerPixel()
     if segment.layer >= layers:
         raise RadllmError(f"{_title(mask, segment)} is said to be in a layer that is not there: export it again.")
-    if layers == 1:
-        return mask.pixels == segment.label
-    return sitk.VectorIndexSelectionCast(mask.pixels, segment.layer) == segment.label
+    values = sitk.GetArrayViewFromImage(mask.pixels)
+    marked = (values if layers == 1 else values[..., segment.layer]) == segment.label  # a third of ITK's time
+    binary = sitk.GetImageFromArray(marked.view(np.uint8))
+    binary.CopyInformation(mask.pixels)
+    return binary
 
 
 def _bounding_box(mask: sitk.Image) -> tuple[int, ...]:
-    """First index along each axis, then extent along each axis; all zero for an empty mask."""
-    shape = sitk.LabelShapeStatisticsImageFilter()
-    shape.ComputePerimeterOff()
-    shape.Execute(mask)
-    return shape.GetBoundingBox(1) if shape.HasLabel(1) else (0,) * 2 * mask.GetDimension()
+    """First index along each axis, then extent along each axis, x first; all zero for an empty mask."""
+    marked = sitk.GetArrayViewFromImage(mask) != 0
+    first, extent = [], []
+    for axis in range(marked.ndim):
+        used = np.flatnonzero(marked.any(axis=tuple(other for other in range(marked.ndim) if other != axis)))
+        if not used.size:
+            return (0,) * 2 * marked.ndim
+        box = slice(used[0], used[-1] + 1)
+        marked = marked[(slice(None),) * axis + (box,)]  # the slowest axis first: the others then look at little
+        first.append(int(box.start))
+        extent.append(int(box.stop - box.start))
+    return (*first[::-1], *extent[::-1])
 
 
 def _check_extent(mask: ImageFile) -> None:
@@ -364,10 +373,12 @@ def _flat(image: sitk.Image) -> sitk.Image:
 
 def _settled(pixels: sitk.Image, spacing_known: bool) -> sitk.Image:
     """The image as a lesion holds it: flat if it is one slice, a 2D one without place in space, spacing rounded."""
-    image = sitk.Image(_flat(pixels))
+    image = sitk.Image(_flat(pixels))  # shares the pixels until something is set
     # The shortest decimal number of the same single-precision value: 0.07, whether it was stored in 32 or 64 bits.
-    image.SetSpacing([float(str(np.float32(size))) if spacing_known else 1.0 for size in image.GetSpacing()])
-    if image.GetDimension() == 2:
+    spacing = tuple(float(str(np.float32(size))) if spacing_known else 1.0 for size in image.GetSpacing())
+    if image.GetSpacing() != spacing:
+        image.SetSpacing(spacing)
+    if image.GetDimension() == 2 and (image.GetOrigin(), image.GetDirection()) != ((0, 0), (1, 0, 0, 1)):
         image.SetOrigin((0, 0))
         image.SetDirection((1, 0, 0, 1))
     return image
