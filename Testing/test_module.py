@@ -20,12 +20,12 @@ from module_scene import (
     RadiomicsLLM,
     add_segmentation,
     add_volume,
-    ball,
     python,
     rotated,
     shown,
     slicer,
 )
+from nodules import ball
 from PIL import Image, ImageColor
 from RadiomicsLLMLib import SegmentedVolume
 from RadiomicsLLMLib.Pictures import CALL_COLORS, NO_CALL_COLOR

@@ -15,7 +15,6 @@ from module_scene import (
     PICTURE,
     add_segmentation,
     add_volume,
-    ball,
     classify,
     click,
     finish,
@@ -23,6 +22,7 @@ from module_scene import (
     slicer,
     wait_until,
 )
+from nodules import ball
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 

@@ -19,7 +19,6 @@ from module_scene import (
     SPACING,
     add_segmentation,
     add_volume,
-    ball,
     begin,
     choose_backend,
     choose_modality,
@@ -38,6 +37,7 @@ from module_scene import (
     tables,
     wait_until,
 )
+from nodules import ball
 from PIL import Image
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
