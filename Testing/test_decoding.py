@@ -28,6 +28,8 @@ from pydicom.uid import (
 )
 
 from radllm_backend import dicom_decoding
+from radllm_backend.benchmarks import decoding as benchmark
+from radllm_backend.benchmarks.decoding import comparisons
 from radllm_backend.dicom_decoding import stored_values
 from radllm_backend.errors import RadllmError
 from radllm_backend.image_files import read_image
@@ -254,3 +256,14 @@ def test_without_imagecodecs_gdcm_reads_the_same(tmp_path: Path) -> None:
         assert used == str(how == "with")
     assert said["with"] == said["without"]
     assert said["with"][0] == sitk.Hash(sitk.GetImageFromArray(noise(12)))
+
+
+def test_the_benchmark_compares_identical_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RADLLM_BENCH_QUICK", "1")
+    told: list[str] = []
+    found = list(comparisons(1, tmp_path, told.append))
+    assert len(found) == len(told) == 5
+    assert {comparison.note for comparison in found} == {"identical pixels"}
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RadllmError, match="other pixels than were written"):
+        benchmark._check_same("JPEG", noise(8), noise(8), noise(8) + 1)

@@ -58,6 +58,8 @@ def _by_pydicom(dataset: Dataset) -> NDArray[Any] | None:
     """Its RLE is ten times faster where pylibjpeg-rle is installed."""
     if dataset.PhotometricInterpretation not in (*_GREY, "RGB"):
         return None
+    if dataset.BitsStored == dataset.BitsAllocated and hasattr(dataset, "pixel_array_options"):  # of pydicom 3
+        dataset.pixel_array_options(view_only=True)  # uncompressed pixels are not copied
     try:
         values = dataset.pixel_array
     except (KeyboardInterrupt, SystemExit):
