@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 
 from radllm_backend.features import Record
 
+QUICK = "RADLLM_BENCH_QUICK"
+"""Environment variable: any value makes the generated cases small, to try a benchmark itself."""
 Progress = Callable[[str], None]
 """Told what is measured now."""
 
