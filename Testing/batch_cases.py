@@ -1,6 +1,6 @@
 """What the tests of a batch share: generated lesions, readers of them that fail as asked, and runs to interrupt.
 
-    python Testing/batch_cases.py run MODEL BASE OUT COUNT [--workers N] [--scheduler ADDRESS]
+    python Testing/batch_cases.py run MODEL BASE OUT COUNT [--workers N] [--scheduler ADDRESS] [--manifest FILE]
 
 runs a batch in a process of its own.
 """
@@ -24,7 +24,9 @@ import SimpleITK as sitk
 from radllm_backend.batch import BatchPlan, Step, Summary, run_batch
 from radllm_backend.batch_cluster import Place
 from radllm_backend.batch_results import Row, open_results
+from radllm_backend.batch_worker import READER
 from radllm_backend.candidates import Candidate, Found, Refusal
+from radllm_backend.dicom_database import find_in_manifest
 from radllm_backend.errors import RadllmError
 from radllm_backend.imaging import Lesion
 from radllm_backend.model import Model
@@ -88,10 +90,8 @@ def _fail(chosen: Candidate) -> None:
 
 
 def plan(model: Model, output: Path, source: Found, **more: Any) -> BatchPlan:
-    place = more.pop("place", Place(workers=2, memory="1GB"))
-    return BatchPlan(
-        found=source, model=model, output=output, place=place, read=READ, card=getattr(model, "card", None), **more
-    )
+    given: dict[str, Any] = {"place": Place(workers=2, memory="1GB"), "read": READ, **more}
+    return BatchPlan(found=source, model=model, output=output, card=getattr(model, "card", None), **given)
 
 
 def kept(output: Path, model: Model) -> list[Row]:
@@ -123,6 +123,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int)
     parser.add_argument("--scheduler")
     parser.add_argument("--segment", default="lesion")
+    parser.add_argument("--manifest", type=Path, help="of lesions in files, instead of generated ones")
     parser.add_argument("--peak", action="store_true", help="also print this process's peak memory, and the rate")
     return parser.parse_args()
 
@@ -130,7 +131,10 @@ def _arguments() -> argparse.Namespace:
 def _run(given: argparse.Namespace) -> tuple[Summary, float]:
     """How it ended, and lesions a minute once the workers were there."""
     place = Place(workers=given.workers, scheduler=given.scheduler, memory="1GB")
-    chosen = plan(Model.load(given.model, given.base), given.output, found(given.count, given.segment), place=place)
+    source, read = found(given.count, given.segment), READ
+    if given.manifest:
+        source, read = find_in_manifest(given.manifest), READER
+    chosen = plan(Model.load(given.model, given.base), given.output, source, place=place, read=read)
     steps: deque[Step] = deque(maxlen=1)
     summary = run_batch(chosen, steps.append)
     return summary, steps[0].rate if steps else 0.0
