@@ -32,7 +32,7 @@ from dicom_databases import (
 
 from radllm_backend import dicom_database
 from radllm_backend.batch_lesions import read_lesion
-from radllm_backend.candidates import Found
+from radllm_backend.candidates import Candidate, Found
 from radllm_backend.dicom_database import Filter, find_in_database, find_in_folder, find_in_manifest, selected
 from radllm_backend.errors import RadllmError
 
@@ -292,6 +292,7 @@ def test_a_manifest(tmp_path: Path) -> None:
     good = ["bild é.png,mask.png,1,0.1,US", "bild é.png,mask.png,2,0.1,US"]
     found = find_in_manifest(write_manifest(tmp_path, *good))
     assert found.refusals == []
+    assert len(set(found_keys(found))) == 2
     first, second = map(read_lesion, found.candidates)
     assert (first.modality, first.geometry.spacing) == ("US", (0.1, 0.1))
     assert first.mask_sha256 != second.mask_sha256
@@ -321,7 +322,16 @@ def test_two_segments_of_one_file_are_two_lesions(tmp_path: Path) -> None:
     )
     found = find_in_manifest(tmp_path / "m.csv")
     assert len(set(found_keys(found))) == 2
+    assert len({candidate.source for candidate in found.candidates}) == 1
     assert [read_lesion(candidate).segment for candidate in found.candidates] == ["Läsion", "Zyste"]
+
+
+def test_a_mask_is_recognised_by_its_label_and_its_segment_and_dicom_by_its_number_alone() -> None:
+    mask = Candidate(kind="mask", image=("i.nrrd",), segmentation="m.nrrd", series="s", source="m")
+    choices = [{}, {"number": 1}, {"number": 2}, {"segment": "a"}, {"segment": "b"}, {"number": 1, "segment": "a"}]
+    assert len({mask.model_copy(update=choice).key for choice in choices}) == len(choices)
+    dicom = mask.model_copy(update={"kind": "SEG", "number": 1, "segment": "a"})
+    assert dicom.key == dicom.model_copy(update={"segment": "renamed"}).key
 
 
 def test_a_manifest_of_dicom_series(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ class Candidate(Record):
     segmentation: str
     """Absolute path of the SEG, the RTSTRUCT or the mask."""
     number: int | None = None
-    """Segment number of a SEG, ROI number of an RTSTRUCT, label of a mask; None where the mask has one lesion."""
+    """Segment number of a SEG, ROI number of an RTSTRUCT, label of a mask; None where a mask needs none."""
     segment: str = ""
-    """Name of the segment or region."""
+    """Name of the segment or region; of a mask, the name or ID by which the manifest chooses one."""
     series: str
     """Series Instance UID of the image; for other files a hash of their content."""
     source: str
@@ -42,6 +42,8 @@ class Candidate(Record):
     def key(self) -> str:
         """What it is recognised by, wherever its files lie: 32 hexadecimal digits."""
         words = [self.kind, self.series, self.source, str(self.number)]
+        if self.kind == "mask" and self.segment:
+            words.append(self.segment)  # of a mask it may be all that is given; in DICOM the number says which
         return hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
 
 

@@ -201,7 +201,7 @@ def _of_row(row: dict[str, str], folder: Path) -> Candidate:
         number=int(label) if label else None,
         segment=row.get("segment") or "",
         series=series,
-        source=_hash(mask, row.get("segment") or ""),
+        source=_hash(mask),
         modality=modality,
         spacing=spacing,
     )
@@ -217,12 +217,10 @@ def _image_of_row(image: Path) -> tuple[tuple[str, ...], str]:
         return files, str(frames[0].header.get("SeriesInstanceUID") or _hash(Path(files[0])))
 
 
-def _hash(file: Path, segment: str = "") -> str:
-    """Of a file's content, and of the name of the segment that is meant where the file has several."""
+def _hash(file: Path) -> str:
+    """Of a file's content."""
     with readable(file), file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256")
-    digest.update(segment.encode())
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 # --- choosing -------------------------------------------------------------------------------------------------------
