@@ -300,6 +300,28 @@ def test_bad_commands_are_sentences(arguments: list[str], words: str, tmp_path: 
     assert finished.error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--token-file", "t"], "--token-file is for --server: give both or neither."),
+        (["--certificate", "c.pem"], "--certificate is for --server: give both or neither."),
+        (["--server", "https://server.example", "--certificate", "c.pem"], "c.pem holds no certificate in PEM form"),
+        (["--server", "http://server.example"], "is another machine without encryption"),
+        (["--server", "http://127.0.0.1:1", "--base-model", "b"], "leave it out with --server"),
+    ],
+)
+def test_options_of_a_server_that_do_not_fit_are_sentences(
+    arguments: list[str], words: str, phantom_folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.pem").write_text("nothing")
+    given = ("--manifest", phantom_folder / "manifest.csv", "--model", "tiny", "-o", "out")
+    finished = radllm("batch", *given, *arguments)
+    assert finished.code != 0
+    assert words in finished.error
+    assert finished.error.count("\n") == 1
+
+
 def test_a_dicom_folder_to_results_that_name_no_patient(tiny_model: Path, tiny_base: Path, tmp_path: Path) -> None:
     pytest.importorskip("highdicom")
     from dicom_databases import PATIENT, study_of, write_picture, write_seg

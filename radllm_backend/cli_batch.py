@@ -39,6 +39,9 @@ WorkersOption = Annotated[int | None, typer.Option(help="Processes that measure;
 MemoryOption = Annotated[str | None, typer.Option(help="Memory of each; 2GB unless you say otherwise.")]
 SchedulerOption = Annotated[str | None, typer.Option(help="Address of a Dask scheduler whose workers measure instead.")]
 TokenOption = Annotated[Path | None, typer.Option(help="The file that holds the server's token.")]
+CertificateOption = Annotated[
+    Path | None, typer.Option(help="PEM file: the server's certificate, or its authority's, if unknown here.")
+]
 ExplainOption = Annotated[bool, typer.Option("--explain", help="Also why, at up to 20 times the cost of the model.")]
 ReportsOption = Annotated[bool, typer.Option("--reports", help="Also each lesion's own reports, in OUT/lesions.")]
 
@@ -67,6 +70,7 @@ def batch(
         str | None, typer.Option(help="URL of a radllm serve that scores instead of this process.")
     ] = None,
     token_file: TokenOption = None,
+    certificate: CertificateOption = None,
     base_model: BaseOption = None,
     reports: ReportsOption = False,
     explain: ExplainOption = False,
@@ -94,7 +98,7 @@ def batch(
     if place is None or output is None or model is None:
         _list(found, json_lines)
         return
-    scorer, card = _scorer(model, base_model, server, token_file)
+    scorer, card = _scorer(model, base_model, server, token_file, certificate)
     from radllm_backend.batch import run_batch
     from radllm_backend.batch_scoring import BatchPlan
 
@@ -150,14 +154,15 @@ def _found(sources: dict[str, Path | None], **wanted: str | None) -> Found:
 
 
 def _scorer(
-    model: str, base_model: str | None, server: str | None, token_file: Path | None
+    model: str, base_model: str | None, server: str | None, token_file: Path | None, certificate: Path | None
 ) -> tuple[Scorer, ModelCard | None]:
     """A model here, ready to score, or one of a server; with its card, which a server does not give out."""
     if server is None:
         from radllm_backend.model import Model
 
-        if token_file is not None:
-            raise RadllmError("--token-file is for --server: give both or neither.")
+        for option, file in (("--token-file", token_file), ("--certificate", certificate)):
+            if file is not None:
+                raise RadllmError(f"{option} is for --server: give both or neither.")
         chosen = Model.load(model, base_model)
         _ = (chosen.settings, chosen.reader)  # what is wrong with them is said before the hours rather than after
         return chosen, chosen.card
@@ -165,7 +170,7 @@ def _scorer(
 
     if base_model is not None:
         raise RadllmError("--base-model is for a model of this process: leave it out with --server.")
-    return Client(server, token_file=token_file).model(model), None
+    return Client(server, token_file=token_file, certificate=certificate).model(model), None
 
 
 def _command(*sources: Path | None) -> str:
