@@ -19,7 +19,7 @@ from command_line import radllm, succeed
 pytest.importorskip("torch")
 pytest.importorskip("radiomics")
 
-from radllm_backend import Features, Lesion, Model, extract
+from radllm_backend import Features, Lesion, Model, doctor, extract
 from radllm_backend.bundle import read_bundle
 from radllm_backend.extraction import load_settings
 from radllm_backend.feature_table import read_table
@@ -239,6 +239,15 @@ def test_list_and_doctor_speak():
     finished = radllm("doctor")
     assert "PyRadiomics" in finished.output or "radiomics" in finished.output
     assert (finished.code == 0) == ("MISSING" not in finished.output)
+
+
+def test_the_doctor_says_what_a_batch_lacks_and_that_a_lesion_does_not_need_it(monkeypatch):
+    installed = doctor.find_spec
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "distributed" else installed(name))
+    (finding,) = (finding for finding in doctor.examine() if finding.subject == "distributed")
+    assert (finding.works, finding.required) == (False, False)
+    assert finding.detail == "not installed: radllm batch cannot run here"
+    assert finding.advice == "pip install 'radllm-backend[batch]'"
 
 
 @needs_breast_us

@@ -18,6 +18,7 @@ from radllm_backend.shipped import shipped_models
 
 _INSTALL_LLM = "pip install 'radllm-backend[llm]'"
 _INSTALL_TRAINING = "pip install 'radllm-backend[training]'"
+_INSTALL_BATCH = "pip install 'radllm-backend[batch]'"
 _NEEDED_BYTES = 2_000_000_000
 
 
@@ -36,7 +37,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Everything a classification needs, and what makes it better."""
-    return [*_packages(), *_training(), *_decoders(), *_models(), _processor(), _disk()]
+    return [*_packages(), *_training(), *_batch(), *_decoders(), *_models(), _processor(), _disk()]
 
 
 def healthy(findings: list[Finding]) -> bool:
@@ -64,9 +65,18 @@ def _packages() -> Iterator[Finding]:
 
 def _training() -> Iterator[Finding]:
     for package in ("lightgbm", "matplotlib", "peft", "skops"):
-        found = find_spec(package) is not None
-        detail = "to train, evaluate and compare models" if found else "not installed: models cannot be trained here"
-        yield Finding(package, found, detail, "" if found else _INSTALL_TRAINING, False)
+        yield _optional(package, "to train, evaluate and compare models", "models cannot be trained", _INSTALL_TRAINING)
+
+
+def _batch() -> Iterator[Finding]:
+    for package in ("distributed", "pyarrow", "cryptography"):
+        yield _optional(package, "to classify every lesion of a database", "radllm batch cannot run", _INSTALL_BATCH)
+
+
+def _optional(package: str, purpose: str, otherwise: str, advice: str) -> Finding:
+    if find_spec(package) is None:
+        return Finding(package, False, f"not installed: {otherwise} here", advice, required=False)
+    return Finding(package, True, purpose, required=False)
 
 
 def _decoders() -> Iterator[Finding]:
