@@ -10,8 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import takewhile
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from radllm_backend import processes
 from radllm_backend.base_models import BaseModelFolder, load_backbone, load_tokenizer
 from radllm_backend.errors import RadllmError
 from radllm_backend.heads import Pooling
+from radllm_backend.prompt_packs import packs, prepare
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Every linear layer of a LLaMA block."""
@@ -29,8 +29,6 @@ _HEAD = "head."
 _GPU_BATCH = 32
 _PROMPTS_KEPT = 1024
 """Tokenised: what variants cost is asked before they are scored."""
-_WEIGHTS = 20
-"""On a CPU fetching all weights, once a prompt, takes as long as so many tokens."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) prompts."""
@@ -47,8 +45,8 @@ class AdapterShape:
 class PromptReader(nn.Module):
     """Prompts in, log-odds of malignancy out: the language model as it is, or with a trained adapter added in.
 
-    Scores on a CPU are computed one prompt at a time: a batch is no faster there, and each score stays the same to the
-    last bit whatever else is scored with it.
+    On a CPU what several prompts begin with is read once, and still each score is the same to the last bit whatever
+    else is scored with it (`prompt_packs`).
     """
 
     def __init__(self, base: BaseModelFolder) -> None:
@@ -61,6 +59,7 @@ class PromptReader(nn.Module):
         self._tokenizer = load_tokenizer(base)
         self._tokens = lru_cache(_PROMPTS_KEPT)(self._tokens_of)
         self.backbone: Any = load_backbone(base)
+        prepare(self.backbone)
         self.max_tokens = int(self.backbone.config.max_position_embeddings)
         self.head = nn.Linear(self.backbone.config.hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
@@ -109,75 +108,54 @@ class PromptReader(nn.Module):
         """Log-odds [prompts] of tokenised prompts, in fp32, with gradients."""
         return self.head(self._last_hidden(prompts).float()).squeeze(1)
 
-    def score(self, prompts: Sequence[str], progress: Progress | None = None, *, variants: bool = False) -> list[float]:
-        """Log-odds of malignancy, one a prompt.
-
-        Args:
-            variants: the prompts are much alike: what they begin with is read once, and rounded otherwise in the last
-                bits than a prompt read alone.
-        """
-        states = self._variant_states(prompts) if variants else self._states(prompts, progress)
+    def score(self, prompts: Sequence[str], progress: Progress | None = None) -> list[float]:
+        """Log-odds of malignancy, one a prompt."""
         with torch.inference_mode():
-            scores = {text: float(self.head(own[-1].float())) for text, own in states}
+            scores = {text: float(self.head(own[-1].float())) for text, own in self._states(prompts, progress)}
         return [scores[prompt] for prompt in prompts]
 
-    def embed(
-        self, prompts: Sequence[str], progress: Progress | None = None, *, variants: bool = False
-    ) -> dict[Pooling, Tensor]:
+    def embed(self, prompts: Sequence[str], progress: Progress | None = None) -> dict[Pooling, Tensor]:
         """The enhanced features: the last layer's hidden state of the last token, and the mean of all tokens'.
 
         Either is [prompts × hidden size], fp32 on the CPU.
-
-        Args:
-            variants: as for `score`.
         """
-        states = self._variant_states(prompts) if variants else self._states(prompts, progress)
+        states = self._states(prompts, progress)
         pooled = {text: (own[-1].float().cpu(), own.float().mean(dim=0).cpu()) for text, own in states}
         last, mean = (torch.stack([pooled[prompt][index] for prompt in prompts]) for index in (0, 1))
         return {"last": last, "mean": mean}
 
     def effort(self, prompts: Sequence[str]) -> float:
-        """What scoring variants costs; in no unit, for comparison with the effort of other prompts."""
+        """What scoring prompts together costs; in no unit, for comparison with the effort of other prompts."""
         tokens = [self.tokenise(text) for text in dict.fromkeys(prompts)]
         if self.device.type != "cpu":
             return float(math.ceil(len(tokens) / _GPU_BATCH))  # a batch takes little longer than one prompt
-        return float(sum(len(own) - shared + _WEIGHTS for own, shared in _with_shared(tokens)))
-
-    def _variant_states(self, prompts: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        """As `_states`, but tokens that prompts have in common at their beginning are read once."""
-        if self.device.type != "cpu":
-            yield from self._states(prompts, None)
-            return
-        from transformers import DynamicCache
-
-        self.eval()
-        texts = sorted(dict.fromkeys(prompts), key=self.tokenise)
-        cache, states = DynamicCache(config=self.backbone.config), torch.empty(0)
-        for text, (own, shared) in zip(texts, _with_shared([self.tokenise(text) for text in texts]), strict=True):
-            if not shared:
-                cache = DynamicCache(config=self.backbone.config)
-            elif shared < len(states):
-                cache.crop(shared - len(states))  # how many are taken away
-            with torch.inference_mode():
-                rest = torch.tensor([own[shared:]])
-                fresh = self.backbone(input_ids=rest, past_key_values=cache, use_cache=True).last_hidden_state[0]
-                states = torch.cat([states[:shared], fresh]) if shared else fresh
-            yield text, states
+        return float(sum(pack.effort for pack in packs(tokens)))
 
     def _states(self, prompts: Sequence[str], progress: Progress | None) -> Iterator[tuple[str, Tensor]]:
         """Each different prompt with the last layer's hidden states, [tokens × hidden size]."""
-        texts = list(dict.fromkeys(prompts))
-        tokens = [self.tokenise(text) for text in texts]
-        size = 1 if self.device.type == "cpu" else _GPU_BATCH
+        # What begins alike follows each other, for packs; or what is equally long, for batches without much padding.
+        order = self.tokenise if self.device.type == "cpu" else lambda text: len(self.tokenise(text))
+        texts = sorted(dict.fromkeys(prompts), key=order)
+        done = 0
         self.eval()
-        for start in range(0, len(texts), size):
-            batch = slice(start, start + size)
+        for read in self._passes([self.tokenise(text) for text in texts]):
             with torch.inference_mode():
-                states, lengths = self._read(tokens[batch])
-            for text, hidden, length in zip(texts[batch], states, lengths.tolist(), strict=True):
-                yield text, hidden[:length]
+                states = read()
+            yield from zip(texts[done:], states, strict=False)
+            done += len(states)
             if progress:
-                progress(min(start + size, len(texts)), len(texts))
+                progress(done, len(texts))
+
+    def _passes(self, prompts: Sequence[list[int]]) -> list[Callable[[], list[Tensor]]]:
+        """Each reads the next of the prompts."""
+        if self.device.type == "cpu":
+            return [partial(pack.read, self.backbone) for pack in packs(prompts)]
+        starts = range(0, len(prompts), _GPU_BATCH)
+        return [partial(self._read_each, prompts[start : start + _GPU_BATCH]) for start in starts]
+
+    def _read_each(self, prompts: Sequence[list[int]]) -> list[Tensor]:
+        states, lengths = self._read(prompts)
+        return [hidden[:length] for hidden, length in zip(states, lengths.tolist(), strict=True)]
 
     def _last_hidden(self, prompts: Sequence[list[int]]) -> Tensor:
         states, lengths = self._read(prompts)
@@ -263,15 +241,6 @@ class LoraClassifier(PromptReader):
         if computes_bf16(self.device):
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
-
-
-def _with_shared(prompts: Sequence[list[int]]) -> Iterator[tuple[list[int], int]]:
-    """Tokenised prompts in ascending order, each with how many tokens it begins with that the one before also has."""
-    before: list[int] = []
-    for own in sorted(prompts):
-        alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, own, strict=False)))
-        yield own, min(alike, len(own) - 1)  # the last token is read anew: it may be all there is
-        before = own
 
 
 def _lora(layer: str, part: str) -> str:

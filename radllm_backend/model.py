@@ -196,26 +196,24 @@ class Model:
         return _Reading(values, given, self._template.render(values, given))
 
     def _logits(
-        self, readings: Sequence[_Reading], progress: Progress | None = None, *, variants: bool = False
+        self, readings: Sequence[_Reading], progress: Progress | None = None
     ) -> tuple[list[float], Embeddings | None]:
         """The score of each lesion, and the hidden states where a head reads them.
 
-        But for variants of one, a lesion's score does not depend on which others are scored with it.
+        A lesion's score does not depend on which others are scored with it.
         """
         prompts = [reading.prompt for reading in readings]
         if self._head is None or not prompts:
-            return self.reader.score(prompts, progress, variants=variants), None
-        hidden = self._hidden(prompts, progress, variants=variants)
+            return self.reader.score(prompts, progress), None
+        hidden = self._hidden(prompts, progress)
         logits = [
             float(self._head.logits(self._design(reading), _row(hidden, index))[0])
             for index, reading in enumerate(readings)
         ]
         return logits, hidden
 
-    def _hidden(
-        self, prompts: Sequence[str], progress: Progress | None = None, *, variants: bool = False
-    ) -> dict[Pooling, NDArray[np.float32]]:
-        states = self.reader.embed(prompts, progress, variants=variants)
+    def _hidden(self, prompts: Sequence[str], progress: Progress | None = None) -> dict[Pooling, NDArray[np.float32]]:
+        states = self.reader.embed(prompts, progress)
         return {pooling: states[pooling].numpy() for pooling in states}
 
     def _design(self, reading: _Reading) -> NDArray[np.float64]:
@@ -325,7 +323,7 @@ class Model:
         return self._score(([[0.0] * len(self.card.features)], [[""] * len(self.card.descriptors)]))[0]
 
     def _score(self, variants: Variants) -> list[float]:
-        return self._logits(self._variants(variants), variants=True)[0]
+        return self._logits(self._variants(variants))[0]
 
     def _counterfactuals(
         self, prediction: Prediction, reading: _Reading, effects: Sequence[float]

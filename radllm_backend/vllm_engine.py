@@ -72,9 +72,7 @@ class VllmClassifier:
         """In requests: vLLM reads the prompts of one together."""
         return float(math.ceil(len(set(prompts)) / _BATCH))
 
-    def score(
-        self, prompts: Sequence[str], progress: Callable[[int, int], None] | None = None, *, variants: bool = False
-    ) -> list[float]:
+    def score(self, prompts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> list[float]:
         """Log-odds of malignancy, one a prompt; vLLM itself reads what prompts have in common once.
 
         Raises:
@@ -89,9 +87,7 @@ class VllmClassifier:
                 progress(len(scores), len(texts))
         return [scores[prompt] for prompt in prompts]
 
-    def embed(
-        self, prompts: Sequence[str], progress: Callable[[int, int], None] | None = None, *, variants: bool = False
-    ) -> Any:
+    def embed(self, prompts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> Any:
         """Always a RadllmError: vLLM's classification endpoint keeps the hidden states to itself."""
         raise RadllmError("The engine vllm gives no hidden states: serve the model with radllm's own engine for them.")
 
