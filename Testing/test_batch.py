@@ -135,6 +135,19 @@ def test_lesion_reports_and_reasons_on_request(model: Model, tmp_path: Path) -> 
         assert prediction.additive is not None
 
 
+def test_lesions_that_were_done_without_what_is_asked_for_now_are_counted(model: Model, tmp_path: Path) -> None:
+    run_batch(plan(model, tmp_path / "out", found(1), reports=True, place=ONE))
+    run_batch(plan(model, tmp_path / "out", failures_and(found(3)), place=ONE))
+    for wanted, incomplete in (({}, 0), ({"reports": True}, 2), ({"explain": True}, 3)):
+        again = run_batch(plan(model, tmp_path / "out", failures_and(found(3)), place=ONE, **wanted))
+        assert (again.done, again.incomplete) == (0, incomplete)
+
+
+def failures_and(source: Found) -> Found:
+    """One lesion more, which fails."""
+    return source.model_copy(update={"candidates": [*source.candidates, candidate(99, "vanished")]})
+
+
 def test_a_lesion_twice_in_a_source_is_one(model: Model, tmp_path: Path) -> None:
     source = found(2)
     twice = source.model_copy(update={"candidates": [*source.candidates, *source.candidates]})
@@ -262,6 +275,10 @@ def test_the_command_classifies_a_manifest_as_classify_does(command, phantom_fol
     assert one["call"] == single["call"]
     again = succeed(*command, "-o", tmp_path / "out")
     assert "24 lesions: 0 classified now, 0 failed, 24 kept from before; 0 left out." in again.output
+    assert again.error == ""
+    silent = succeed(*command, "-o", tmp_path / "out", "--quiet", "--reports")
+    assert silent.output == ""
+    assert silent.error.startswith("radllm: 24 of the lesions kept from before have none of the reports or reasons")
     assert succeed(*command, "-o", tmp_path / "out", "--quiet").output == ""
 
 

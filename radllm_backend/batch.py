@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from radllm_backend.batch_cluster import Place, connected, scheduler_gone, threads
 from radllm_backend.batch_exports import write_exports
 from radllm_backend.batch_results import Counts, Results, Row, open_results
-from radllm_backend.batch_scoring import BatchPlan, Ready, row_of, scored
+from radllm_backend.batch_scoring import LESIONS, BatchPlan, Ready, row_of, scored
 from radllm_backend.batch_worker import Measured, measure, reason_of, settings_text
 from radllm_backend.candidates import Candidate, Found
 from radllm_backend.errors import RadllmError
@@ -52,6 +52,8 @@ class Summary(Record):
     """Of the source too: what is no lesion that can be classified."""
     kept: int
     """Of the lesions: settled by an earlier run."""
+    incomplete: int
+    """Of those: done, but without the reports or the reasons that this run was asked for."""
     done: int
     failed: int
     """In this run."""
@@ -95,14 +97,17 @@ def run_batch(plan: BatchPlan, report: Report = lambda step: None) -> Summary:
     of_run = (plan.settings.sha256, plan.model.sha256)
     _make_folder(plan.output)
     with open_results(plan.output / RESULTS) as results:
-        settled = [results.is_settled(candidate, *of_run, retry=plan.retry) for candidate in candidates]
-        pending = deque(candidate for candidate, known in zip(candidates, settled, strict=True) if not known)
+        kept: list[Candidate] = []
+        pending: deque[Candidate] = deque()
+        for candidate in candidates:
+            (kept if results.is_settled(candidate, *of_run, retry=plan.retry) else pending).append(candidate)
         run = _Run(plan, results, pending, report)
         stopped = _carry_out(run, plan.place) if pending else False
         summary = Summary(
             lesions=len(candidates),
             left_out=len(plan.found.refusals),
-            kept=sum(settled),
+            kept=len(kept),
+            incomplete=_incomplete(plan, results, kept),
             done=run.counts.done,
             failed=run.counts.failed,
             stopped=stopped,
@@ -119,6 +124,18 @@ def _nothing(found: Found) -> str:
         return "Nothing here can be classified: there is no segmented lesion that fits; see --list."
     first = found.refusals[0]
     return f"Nothing here can be classified: {len(found.refusals)} left out, first {first.what}: {first.reason}"
+
+
+def _incomplete(plan: BatchPlan, results: Results, kept: list[Candidate]) -> int:
+    """How many lesions of earlier runs are done without what is asked for now: it is made with a prediction only."""
+    if not (plan.reports or plan.explain):
+        return 0
+    explained = results.explained(plan.settings.sha256, plan.model.sha256)
+    done = [candidate.key for candidate in kept if candidate.key in explained]
+    return sum(
+        (plan.explain and not explained[key]) or (plan.reports and not (plan.output / LESIONS / key).is_dir())
+        for key in done
+    )
 
 
 def _make_folder(folder: Path) -> None:

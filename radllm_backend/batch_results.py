@@ -141,6 +141,13 @@ class Results:
             row = self._connection.execute(sql, (candidate.key, settings_sha256, model_sha256)).fetchone()
         return row is not None and row[1] == reading_of(candidate) and not (retry and row[0] == "failed")
 
+    def explained(self, settings_sha256: str, model_sha256: str) -> dict[str, bool]:
+        """By the key of each lesion that is done: whether its prediction says why."""
+        sql = f"SELECT key, json_extract(prediction, '$.additive') IS NOT NULL {_OF_RUN} AND status = 'done'"
+        with _speaking(self.path):
+            found = self._connection.execute(sql, (settings_sha256, model_sha256)).fetchall()
+        return {key: bool(explained) for key, explained in found}
+
     def rows(self, settings_sha256: str, model_sha256: str) -> Iterator[Row]:
         """All rows of a model and settings in the order of their keys, a few in memory at a time."""
         with _speaking(self.path):

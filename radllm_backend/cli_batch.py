@@ -266,6 +266,12 @@ def _end(summary: Summary, output: Path, quiet: bool, json_lines: bool) -> None:
             err=True,
         )
         raise typer.Exit(130)
+    if summary.incomplete and not json_lines:
+        typer.echo(
+            f"radllm: {summary.incomplete} of the lesions kept from before have none of the reports or reasons asked "
+            "for, which are made with the prediction: give another output folder to have them of all.",
+            err=True,
+        )
     if not quiet and not json_lines:
         typer.echo(
             f"{summary.lesions} lesions: {summary.done} classified now, {summary.failed} failed, {summary.kept} kept "
