@@ -296,6 +296,22 @@ def test_a_list_needs_no_model_and_says_why_not(phantom_folder: Path, tmp_path: 
     assert str(phantom_folder) not in "".join(told_lines[:2])
 
 
+def test_a_list_names_some_series_without_a_segmentation_and_counts_the_others(tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    from dicom_databases import study_of, write_picture
+
+    for number in range(23):
+        write_picture(tmp_path / f"{number}.dcm", "US", (4, 4), study_of(f"Study {number}"))
+    shown = succeed("batch", "--dicom-folder", tmp_path, "--list")
+    assert "0 lesions would run, 0 things would not.\n23 image series have no segmentation.\n" in shown.output
+    lines = succeed("batch", "--dicom-folder", tmp_path, "--list", "--json-lines").output.splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [event["event"] for event in events] == ["unsegmented"] * 21
+    assert len({event["what"] for event in events}) == 21
+    assert events[0]["reason"] == "It has no segmentation: segment it in Slicer, or leave it."
+    assert events[-1]["what"] == "3 more image series"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

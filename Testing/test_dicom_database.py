@@ -65,6 +65,16 @@ def test_every_lesion_of_forty_studies_is_a_candidate_or_a_refusal(archive: tupl
     assert max(Counter(found_keys(in_database)).values()) == 1
 
 
+def test_image_series_without_a_segment_are_told_apart(archive: tuple[Path, Archive]) -> None:
+    """One has a segmentation that is cut short, the other one without segments: nothing says that it is theirs."""
+    folder, _ = archive
+    for found in (find_in_database(folder), find_in_folder(folder / "dicom")):
+        assert [each.what for each in found.unsegmented] == [
+            "MG 'MG links' of 'Étude 28' 20240515",
+            "MG 'MG links' of 'Étude 8' 20240915",
+        ]
+
+
 def test_both_sources_say_the_same_of_a_lesion(archive: tuple[Path, Archive]) -> None:
     folder, _ = archive
     in_folder = {each.key: each for each in find_in_folder(folder / "dicom").candidates}
@@ -212,6 +222,11 @@ def test_a_thousand_files_take_little_time(small: tuple[Path, list[Path]]) -> No
         database.commit()
     found = find_in_database(folder)
     assert (len(found.candidates), found.refusals) == (1, [])
+    assert {(each.modality, each.reason) for each in found.unsegmented} == {
+        ("CT", "It has no segmentation: segment it in Slicer, or leave it.")
+    }
+    assert len(found.unsegmented) == 50
+    assert selected(found, Filter(modality="MG")).unsegmented == []
 
 
 # --- a folder -------------------------------------------------------------------------------------------------------

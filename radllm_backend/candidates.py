@@ -61,3 +61,5 @@ class Found(Record):
 
     candidates: list[Candidate]
     refusals: list[Refusal]
+    unsegmented: list[Refusal] = Field(default_factory=list)
+    """Image series that no segmentation refers to: as a rule most of a database, and so apart from the refusals."""

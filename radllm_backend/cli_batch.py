@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from radllm_backend.batch_cluster import Place
     from radllm_backend.batch_scoring import Scorer
     from radllm_backend.bundle import ModelCard
-    from radllm_backend.candidates import Found
+    from radllm_backend.candidates import Found, Refusal
 
 _LINE_SECONDS = 60
 """Between two lines of progress where there is no terminal."""
+_MOST_UNSEGMENTED = 20
+"""Series without a segmentation that are listed one by one."""
 _SHOWN = ("key", "kind", "modality", "series_description", "segment", "number", "series", "source")
 """What is told of a lesion before it has a row: no path, no date."""
 _NOT_TOLD = {"prediction", "features"}
@@ -190,6 +192,8 @@ def _list(found: Found, json_lines: bool) -> None:
             _tell("candidate", words)
         for refusal in found.refusals:
             _tell("left-out", refusal)
+        for refusal in _shortened(found.unsegmented):
+            _tell("unsegmented", refusal)
         return
     from rich.console import Console
     from rich.table import Table
@@ -198,10 +202,25 @@ def _list(found: Found, json_lines: bool) -> None:
     table = Table("Lesion or file", "Modality", "Runs")
     for candidate in found.candidates:
         table.add_row(Text(title_of(candidate)), candidate.modality, "yes")
-    for refusal in found.refusals:
+    for refusal in [*found.refusals, *_shortened(found.unsegmented)]:
         table.add_row(Text(refusal.what), refusal.modality, Text(f"no: {refusal.reason}"))
     Console().print(table)
     typer.echo(f"{len(found.candidates)} lesions would run, {len(found.refusals)} things would not.")
+    if found.unsegmented:
+        typer.echo(f"{len(found.unsegmented)} image series have no segmentation.")
+
+
+def _shortened(unsegmented: list[Refusal]) -> list[Refusal]:
+    """The first, and how many more there are: a database may hold thousands."""
+    from radllm_backend.candidates import Refusal
+
+    more = len(unsegmented) - _MOST_UNSEGMENTED
+    if more <= 0:
+        return unsegmented
+    return [
+        *unsegmented[:_MOST_UNSEGMENTED],
+        Refusal(what=f"{more} more image series", reason="They have no segmentation either."),
+    ]
 
 
 def _tell(event: str, content: BaseModel | dict[str, Any], **more: Any) -> None:

@@ -135,7 +135,7 @@ def find_in_folder(folder: Path) -> Found:
         except RadllmError as problem:
             refusals.append(Refusal(what=file.name, reason=str(problem)))
     found = candidates_among(series.values())
-    return Found(candidates=found.candidates, refusals=[*refusals, *found.refusals])
+    return found.model_copy(update={"refusals": [*refusals, *found.refusals]})
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
@@ -263,9 +263,14 @@ class Filter(Record):
 
 def selected(found: Found, wanted: Filter) -> Found:
     """The lesions that a filter takes; refusals stay, unless they are of another modality."""
+
+    def of_modality(refusals: list[Refusal]) -> list[Refusal]:
+        return [each for each in refusals if not each.modality or _matches(each.modality, wanted.modality)]
+
     return Found(
         candidates=[candidate for candidate in found.candidates if wanted.takes(candidate)],
-        refusals=[each for each in found.refusals if not each.modality or _matches(each.modality, wanted.modality)],
+        refusals=of_modality(found.refusals),
+        unsegmented=of_modality(found.unsegmented),
     )
 
 

@@ -19,6 +19,7 @@ _SINGLE_PICTURES = ("MG", "US")
 """A series of these is as a rule several pictures, each an image of its own; of the others, the slices of one image."""
 
 _ON_SERVER = "It is on a server only: retrieve it in 3D Slicer."
+_UNSEGMENTED = "It has no segmentation: segment it in Slicer, or leave it."
 _IMAGE_ON_SERVER = "Its image, or a part of it, is on a server only: retrieve the series in 3D Slicer."
 
 
@@ -49,10 +50,14 @@ class Series:
 def candidates_among(series: Iterable[Series]) -> Found:
     """Every segment and region of the segmentations among the series: a candidate, or a refusal that says why not."""
     matching = _Matching({each.uid: each for each in series})
-    for each in sorted(matching.series.values(), key=lambda one: (one.study_date, one.uid)):
+    for each in matching.in_order():
         if each.modality in KINDS:
             matching.add(each)
-    return Found(candidates=list(matching.candidates.values()), refusals=matching.refusals)
+    return Found(
+        candidates=list(matching.candidates.values()),
+        refusals=matching.refusals,
+        unsegmented=matching.unsegmented(),
+    )
 
 
 def as_day(date: object) -> str:
@@ -74,6 +79,20 @@ class _Matching:
             for instance in each.files:
                 self._homes.setdefault(instance, []).append(each)
         self._gone: dict[str, frozenset[str]] = {}
+        self._segmented: set[str] = set()
+        """UIDs of the series that a segment refers to, also one that cannot be used."""
+
+    def in_order(self) -> list[Series]:
+        """All series by the date of their study."""
+        return sorted(self.series.values(), key=lambda each: (each.study_date, each.uid))
+
+    def unsegmented(self) -> list[Refusal]:
+        """The image series that a model might read, but for a segmentation; asked for when all segments are added."""
+        return [
+            Refusal(what=each.title, reason=_UNSEGMENTED, modality=each.modality)
+            for each in self.in_order()
+            if each.modality in MODALITIES and each.uid not in self._segmented
+        ]
 
     def add(self, segmentations: Series) -> None:
         """Take in every file of a series of segmentations."""
@@ -97,10 +116,12 @@ class _Matching:
 
     def _add_segment(self, what: str, segmentations: Series, instance: str, segment: MarkedSegment) -> None:
         image: Series | None = None
+        meant = self._meant_by(segment)
+        self._segmented |= meant
         try:
             if segment.empty:
                 raise RadllmError("It marks nothing (no frame or closed contour is its own): mark the lesion.")
-            image = self._image_of(segment)
+            image = self._image_among(meant)
             files = self._files_of(image, segment)
             self._check_space(image, files, segment)
         except RadllmError as problem:
@@ -126,15 +147,17 @@ class _Matching:
     def _refuse(self, what: str, reason: str, modality: str = "") -> None:
         self.refusals.append(Refusal(what=what, reason=reason, modality=modality))
 
-    def _image_of(self, segment: MarkedSegment) -> Series:
-        """The one series that a segment was drawn on: by its own images, else its file's series, else its space."""
-        named = bool(segment.instances or segment.series)
-        found = {home.uid for instance in segment.instances for home in self._homes.get(instance, ())}
+    def _meant_by(self, segment: MarkedSegment) -> set[str]:
+        """The series that a segment was drawn on: by its own images, else its file's series, else its space."""
+        if not (segment.instances or segment.series) and segment.frame_of_reference:
+            return {uid for uid, each in self.series.items() if each.frame_of_reference == segment.frame_of_reference}
+        drawn_on = {home.uid for instance in segment.instances for home in self._homes.get(instance, ())}
         by_name = segment.series.keys() & self.series.keys()
-        found = found & by_name or found or by_name
-        if not named and segment.frame_of_reference:
-            found = {uid for uid, each in self.series.items() if each.frame_of_reference == segment.frame_of_reference}
-        images = [self.series[uid] for uid in sorted(found) if self.series[uid].modality not in KINDS]
+        return drawn_on & by_name or drawn_on or by_name
+
+    def _image_among(self, meant: set[str]) -> Series:
+        """The one of these series that a model can read."""
+        images = [self.series[uid] for uid in sorted(meant) if self.series[uid].modality not in KINDS]
         read = [image for image in images if image.modality in MODALITIES]
         if len(read) == 1:
             return read[0]
