@@ -155,7 +155,7 @@ def test_a_model_that_is_nowhere_names_the_shipped_ones():
 
 @pytest.mark.parametrize("name", shipped_models() or [pytest.param("", marks=pytest.mark.skip("none shipped"))])
 def test_the_shipped_models_are_whole_small_and_their_cards_are_their_commands(name):
-    from radllm_backend.building import model_readme
+    from radllm_backend.model_card import model_readme
 
     bundle = read_bundle(name)
     assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 15_000_000

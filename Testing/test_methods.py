@@ -74,7 +74,8 @@ def test_a_bundle_holds_what_its_method_needs_and_nothing_else(bundles, method):
 def test_the_bundle_says_what_the_fitted_method_says(bundles, method, phantom_table, tiny_base, tmp_path, monkeypatch):
     """Fitted once more, in memory, it judges three lesions as held-out ones; the bundle reads its numbers from disk."""
     monkeypatch.setenv("RADLLM_CACHE", str(tmp_path / "cache"))
-    from radllm_backend.building import TrainingPlan, _lesions
+    from radllm_backend.building import _lesions
+    from radllm_backend.training_plan import TrainingPlan
 
     table = read_table(phantom_table)
     options = TrainingOptions(features=3, folds=0, epochs=1, rank=2, scale_free=True)

@@ -63,9 +63,10 @@ def train_self_contained(table: Path, base: Path, output: Path) -> None:
 
 def _train(table: Path, base: Path, output: Path, origin: str, **options: object) -> None:
     from radllm_backend import base_models
-    from radllm_backend.building import TrainingPlan, train
+    from radllm_backend.building import train
     from radllm_backend.feature_table import read_table
     from radllm_backend.training import TrainingOptions
+    from radllm_backend.training_plan import TrainingPlan
 
     found = base_models.locate(base)
     plan = TrainingPlan(

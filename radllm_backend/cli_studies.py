@@ -94,10 +94,10 @@ def train(
     folds: FoldsOption = 5,
 ) -> None:
     """Train a model on a table of lesions; the same command after a crash goes on where it was."""
-    from radllm_backend.building import TrainingPlan
     from radllm_backend.extraction import load_settings
     from radllm_backend.feature_table import read_table
     from radllm_backend.training import parse_options
+    from radllm_backend.training_plan import TrainingPlan
 
     base = _locate(base_model, four_bit)
     plan = TrainingPlan(
@@ -155,10 +155,10 @@ def adapt(
     folds: FoldsOption = 5,
 ) -> None:
     """Continue a model on lesions with another set of features: names it knows stay first, new ones join the prompt."""
-    from radllm_backend.building import TrainingPlan, continued, inherited, method_of
     from radllm_backend.extraction import load_settings
     from radllm_backend.feature_table import read_table
     from radllm_backend.training import parse_options
+    from radllm_backend.training_plan import TrainingPlan, continued, inherited, method_of
 
     origin = continued(model)
     base = _locate(base_model or origin.card.base.name, four_bit)
