@@ -192,6 +192,15 @@ def panel(module_server: object, self_contained_model: Path, monkeypatch: pytest
     yield from opened_panel(module_server)
 
 
+@pytest.fixture
+def one(panel: object, self_contained_model: Path) -> object:
+    """A panel whose model answers over the socket."""
+    from module_scene import prepare
+
+    prepare(panel, self_contained_model)
+    return panel
+
+
 @pytest.fixture(scope="session")
 def volume_model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of lesions in volumes, self-contained as well."""

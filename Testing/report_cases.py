@@ -40,6 +40,18 @@ from radllm_backend.reports.html import report_html
 from radllm_backend.training_reference import ClassQuantiles
 
 MADE = datetime(2026, 11, 25, 17, 30, tzinfo=UTC)
+HEADINGS = [
+    "Result",
+    "Cautions",
+    "What moved this prediction",
+    "In words",
+    "What would change the call",
+    "Nearest training lesions",
+    "How well the model does",
+    "What the model read",
+    "Provenance",
+]
+"""Of the parts of a report, in their order."""
 HASHES = {name: f"{number:x}" * 64 for number, name in enumerate(("model", "base", "settings", "image", "mask"), 1)}
 EXTRACTION = Extraction(
     preset="breast-ultrasound",

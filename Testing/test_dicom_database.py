@@ -109,6 +109,14 @@ def small(tmp_path: Path) -> tuple[Path, list[Path]]:
     return folder, [*images, write_seg(folder / "dicom" / "seg.dcm", images, {"a": BLOCK[1]})]
 
 
+def execute(folder: Path, *statements: str) -> None:
+    """Change the database behind everybody's back."""
+    with closing(sqlite3.connect(folder / "ctkDICOM.sql")) as database:
+        for statement in statements:
+            database.execute(statement)
+        database.commit()
+
+
 @pytest.mark.parametrize("version", ["0.7.0", "0.8.1"])
 def test_both_layouts_and_both_kinds_of_names(small: tuple[Path, list[Path]], version: str) -> None:
     folder, files = small
@@ -128,8 +136,7 @@ def test_any_other_layout_is_one_sentence(small: tuple[Path, list[Path]]) -> Non
     write_database(folder, files, "0.5.4")
     with pytest.raises(RadllmError, match=r"layout 0\.5\.4, not 0\.7\.0 or 0\.8\.1"):
         find_in_database(folder)
-    with closing(sqlite3.connect(folder / "ctkDICOM.sql")) as database:
-        database.execute("DROP TABLE SchemaInfo")
+    execute(folder, "DROP TABLE SchemaInfo")
     with pytest.raises(RadllmError, match="of another program"):
         find_in_database(folder)
     (folder / "ctkDICOM.sql").write_bytes(b"no database at all" * 100)
@@ -172,8 +179,7 @@ def test_nothing_can_be_written_to_it(small: tuple[Path, list[Path]], monkeypatc
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="makes files that it may not write to")
 def test_a_read_only_medium(small: tuple[Path, list[Path]]) -> None:
     write_database(*small)
-    with closing(sqlite3.connect(small[0] / "ctkDICOM.sql")) as database:
-        database.execute("PRAGMA journal_mode=wal")
+    execute(small[0], "PRAGMA journal_mode=wal")
     with tempfile.TemporaryDirectory() as parent:  # pytest's own is closed to other users
         folder = Path(parent)
         shutil.copy(small[0] / "ctkDICOM.sql", folder)
@@ -201,9 +207,7 @@ def test_files_that_are_gone_are_refused(small: tuple[Path, list[Path]]) -> None
 def test_a_series_without_any_instance_is_on_a_server(small: tuple[Path, list[Path]]) -> None:
     folder, files = small
     write_database(folder, files)
-    with closing(sqlite3.connect(folder / "ctkDICOM.sql")) as database:
-        database.execute("DELETE FROM Images")
-        database.commit()
+    execute(folder, "DELETE FROM Images")
     (refusal,) = find_in_database(folder).refusals
     assert "on a server only" in refusal.reason
 
@@ -212,14 +216,15 @@ def test_a_thousand_files_take_little_time(small: tuple[Path, list[Path]]) -> No
     """Of the images, the database names all that is needed: they are not opened, but for one of a series."""
     folder, files = small
     write_database(folder, files)
-    with closing(sqlite3.connect(folder / "ctkDICOM.sql")) as database:
-        for number in range(5000):
-            row = (f"9.{number}", f"dicom/none {number}", f"8.{number // 100}")
-            database.execute("INSERT INTO Images VALUES (?, ?, NULL, ?, '', NULL)", row)
-        columns = "SeriesInstanceUID, StudyInstanceUID, Modality, InsertTimestamp"
-        for number in range(50):
-            database.execute(f"INSERT INTO Series ({columns}) VALUES (?, 'x', 'CT', '')", [f"8.{number}"])
-        database.commit()
+    columns = "SeriesInstanceUID, StudyInstanceUID, Modality, InsertTimestamp"
+    execute(
+        folder,
+        *(
+            f"INSERT INTO Images VALUES ('9.{number}', 'dicom/none {number}', NULL, '8.{number // 100}', '', NULL)"
+            for number in range(5000)
+        ),
+        *(f"INSERT INTO Series ({columns}) VALUES ('8.{number}', 'x', 'CT', '')" for number in range(50)),
+    )
     found = find_in_database(folder)
     assert (len(found.candidates), found.refusals) == (1, [])
     assert {(each.modality, each.reason) for each in found.unsegmented} == {

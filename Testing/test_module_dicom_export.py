@@ -53,9 +53,9 @@ def database(monkeypatch: pytest.MonkeyPatch) -> DicomDatabase:
 
 
 @pytest.fixture
-def one(panel: Any, self_contained_model: Path, database: DicomDatabase) -> Any:
-    prepare(panel, self_contained_model)
-    return panel
+def one(one: Any, database: DicomDatabase) -> Any:
+    """The panel, beside an open database."""
+    return one
 
 
 def ultrasound(folder: Path) -> Path:

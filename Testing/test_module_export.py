@@ -22,7 +22,6 @@ from module_scene import (
     finish,
     longest_pause,
     node_ids,
-    prepare,
     python,
     slicer,
     wait_until,
@@ -44,13 +43,6 @@ FILES = {
     "pdf": "report.pdf",
     "png": "key-image.png",
 }
-
-
-@pytest.fixture
-def one(panel: Any, self_contained_model: Path) -> Any:
-    """A panel whose model answers over the socket."""
-    prepare(panel, self_contained_model)
-    return panel
 
 
 def choose(panel: Any, folder: Path | str, *formats: str) -> None:

@@ -27,7 +27,6 @@ from module_scene import (
     finish,
     labels,
     node_ids,
-    prepare,
     probabilities,
     python,
     rotated,
@@ -53,13 +52,6 @@ def ready(request: pytest.FixtureRequest, panel: Any, self_contained_model: Path
     choose_backend(panel, request.param)
     choose_own_model(panel, self_contained_model)
     choose_modality(panel, "US")
-    return panel
-
-
-@pytest.fixture
-def one(panel: Any, self_contained_model: Path) -> Any:
-    """A panel whose model answers over the socket."""
-    prepare(panel, self_contained_model)
     return panel
 
 

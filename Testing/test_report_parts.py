@@ -12,6 +12,7 @@ from report_cases import (
     CROWDED,
     FULL,
     HASHES,
+    HEADINGS,
     MADE,
     NAMES,
     box_lesion,
@@ -30,17 +31,7 @@ from radllm_backend.reports.html import report_html
 
 def test_the_parts_come_in_their_order() -> None:
     headings = [words(heading) for heading in page(FULL, box_lesion(), CARD).find_all("h2")]
-    assert headings == [
-        "Result",
-        "Cautions",
-        "What moved this prediction",
-        "In words",
-        "What would change the call",
-        "Nearest training lesions",
-        "How well the model does",
-        "What the model read",
-        "Provenance",
-    ]
+    assert headings == HEADINGS
 
 
 def test_the_page_is_valid_html_for_a_strict_parser() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from report_cases import CARD, CROWDED, FULL, HASHES, MADE, MODEL, PREDICTION, box_lesion, prediction, share
+from report_cases import CARD, CROWDED, FULL, HASHES, HEADINGS, MADE, MODEL, PREDICTION, box_lesion, prediction, share
 
 pikepdf = pytest.importorskip("pikepdf", reason="needs pikepdf")
 pdfium = pytest.importorskip("pypdfium2", reason="needs pypdfium2")
@@ -48,17 +48,7 @@ def test_it_is_a_sound_pdf_with_title_language_outline_and_no_time_but_its_own(f
         assert str(pdf.docinfo["/CreationDate"]) == "D:20261125173000Z"
         assert "/ModDate" not in pdf.docinfo
         with pdf.open_outline() as outline:
-            assert [item.title for item in outline.root] == [
-                "Result",
-                "Cautions",
-                "What moved this prediction",
-                "In words",
-                "What would change the call",
-                "Nearest training lesions",
-                "How well the model does",
-                "What the model read",
-                "Provenance",
-            ]
+            assert [item.title for item in outline.root] == HEADINGS
     assert re.findall(rb"D:\d{14}", full) == [b"D:20261125173000"]
 
 
