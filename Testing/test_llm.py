@@ -82,11 +82,11 @@ def test_a_reader_refuses_an_adapter_of_another_shape(tiny):
     assert reader.score(PROMPTS) == [0.0] * 3
 
 
-def test_reading_needs_no_peft(tiny_base, fresh_cache):
+def test_reading_needs_neither_transformers_nor_peft(tiny_base, fresh_cache):
     code = (
         "import sys; from radllm_backend import base_models, llm; "
         f"llm.PromptReader(base_models.locate({str(tiny_base)!r})).score(['text']); "
-        "sys.exit(sorted({'peft', 'sklearn', 'pandas'} & set(sys.modules)) or 0)"
+        "sys.exit(sorted({'transformers', 'peft', 'sklearn', 'pandas'} & set(sys.modules)) or 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True).stderr == ""
 

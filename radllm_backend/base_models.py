@@ -350,7 +350,7 @@ def load_backbone(base: BaseModelFolder, *, dtype: str = "float32") -> LlamaMode
             loaded: Any = LlamaModel.from_pretrained(
                 None,
                 config=config,
-                state_dict=_tensors(base.folder),
+                state_dict=tensors_of(base.folder),
                 **_rounding(base, dtype),
                 attn_implementation="sdpa",
                 output_loading_info=True,
@@ -368,7 +368,8 @@ def load_backbone(base: BaseModelFolder, *, dtype: str = "float32") -> LlamaMode
     return model.eval()
 
 
-def _tensors(folder: Path) -> dict[str, Any]:
+def tensors_of(folder: Path) -> dict[str, Any]:
+    """The weights in a base model's folder by name, as the files have them."""
     from safetensors import safe_open
 
     tensors = {}

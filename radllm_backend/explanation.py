@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -155,7 +155,7 @@ def _sampled(game: _Game, affordable: float, seed: int) -> tuple[FloatArray, flo
     # Of so few pairs a feature's own deviation says little: one is estimated from all features together. Those of one
     # order hang together, so the degrees of freedom are the orders'.
     deviation = math.sqrt(means.var(axis=0, ddof=1).mean() / pairs)
-    error = deviation * float(stats.t.ppf((1 + _CONFIDENCE) / 2, pairs - 1))
+    error = deviation * float(stdtrit(pairs - 1, (1 + _CONFIDENCE) / 2))
     return means.mean(axis=0), error
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from radllm_backend import processes
+from radllm_backend import llama, processes
 from radllm_backend.base_models import BaseModelFolder, load_backbone, load_tokenizer
 from radllm_backend.errors import RadllmError
 from radllm_backend.heads import Pooling
@@ -58,13 +58,16 @@ class PromptReader(nn.Module):
         super().__init__()
         self._tokenizer = load_tokenizer(base)
         self._tokens = lru_cache(_PROMPTS_KEPT)(self._tokens_of)
-        self.backbone: Any = load_backbone(base)
-        prepare(self.backbone)
+        self.backbone: Any = self._load(base)
         self.max_tokens = int(self.backbone.config.max_position_embeddings)
         self.head = nn.Linear(self.backbone.config.hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.eval()
+
+    @staticmethod
+    def _load(base: BaseModelFolder) -> Any:
+        return llama.load(base) or prepare(load_backbone(base))
 
     def absorb(self, weights: Mapping[str, Tensor], shape: AdapterShape) -> None:
         """Add a trained adapter into the base weights and take its head.
@@ -85,7 +88,7 @@ class PromptReader(nn.Module):
         with torch.no_grad():
             for name, layer in layers.items():
                 low, high = (weights[_lora(name, part)].float() for part in "AB")
-                layer.weight += high @ low * (shape.alpha / shape.rank)
+                layer.weight = nn.Parameter(layer.weight + high @ low * (shape.alpha / shape.rank), False)
             self.head.load_state_dict({name: weights[_HEAD + name] for name in self.head.state_dict()})
 
     @property
@@ -200,6 +203,10 @@ class LoraClassifier(PromptReader):
             warnings.simplefilter("ignore", FutureWarning)
             self.backbone = get_peft_model(self.backbone, config)
         self.eval()
+
+    @staticmethod
+    def _load(base: BaseModelFolder) -> Any:
+        return prepare(load_backbone(base))
 
     @property
     def layers(self) -> list[nn.Module]:

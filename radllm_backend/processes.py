@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from radllm_backend.errors import RadllmError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
 _PATIENCE = timedelta(hours=1)
@@ -84,6 +83,8 @@ def share(rows: NDArray[np.int_]) -> tuple[NDArray[np.int_], NDArray[np.bool_]]:
 
     It is as long in every process, for they wait for each other at each step: filled up with rows that do not count.
     """
+    import numpy as np
+
     length = -(-len(rows) // count())
     mine = slice(index() * length, (index() + 1) * length)
     return np.resize(rows, length * count())[mine], (np.arange(length * count()) < len(rows))[mine]

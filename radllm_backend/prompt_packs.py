@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 BLOCK = 32
 """Tokens whose attention is computed together."""
@@ -60,7 +61,7 @@ class Pack:
         """The last layer's hidden states of each prompt, [tokens × hidden size].
 
         Args:
-            backbone: one that `prepare` has seen.
+            backbone: `llama.Llama`, or a model of transformers that `prepare` has seen.
         """
         filling = [0] * (_FEWEST - len(self.tokens))
         states = backbone(
@@ -118,12 +119,41 @@ def packs(prompts: Sequence[list[int]]) -> Iterator[Pack]:
         yield pack
 
 
-def prepare(backbone: Any) -> None:
-    """Make a transformers model able to read packs; without `attention_blocks` it computes as it did."""
+def attend(query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[_Blocks] | None, scaling: float) -> Tensor:
+    """Causal attention, block by block where a pack is read.
+
+    Args:
+        query: [prompts × heads × tokens × width]; `key` and `value` may have fewer heads. A pack counts as one prompt.
+
+    Returns:
+        [prompts × tokens × heads × width].
+    """
+    if blocks is None:
+        whole = functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, enable_gqa=True
+        )
+        return whole.transpose(1, 2)
+    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+    attended = torch.zeros(len(query) + 1, *query.shape[1:], dtype=query.dtype)  # the last row takes what nobody asked
+    for one in blocks:
+        attended[one.queries] = functional.scaled_dot_product_attention(
+            query[one.queries].transpose(1, 2),
+            key[one.keys].transpose(1, 2),
+            value[one.keys].transpose(1, 2),
+            attn_mask=one.visible,
+            scale=scaling,
+            enable_gqa=True,
+        ).transpose(1, 2)
+    return attended[None, :-1]
+
+
+def prepare(backbone: Any) -> Any:
+    """A transformers model, made able to read packs; without `attention_blocks` it computes as it did."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(_NAME, _attend)
     backbone.set_attn_implementation(_NAME)
+    return backbone
 
 
 def _attend(
@@ -132,24 +162,14 @@ def _attend(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
+    *,
+    scaling: float,
     attention_blocks: Sequence[_Blocks] | None = None,
-    scaling: float | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers wants it: [1 × heads × tokens × width] each, to [1 × tokens × heads × width]."""
+    """As transformers calls it."""
     if attention_blocks is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
-    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
-    attended = torch.zeros(len(query) + 1, *query.shape[1:], dtype=query.dtype)  # the last row takes what nobody asked
-    for blocks in attention_blocks:
-        attended[blocks.queries] = torch.nn.functional.scaled_dot_product_attention(
-            query[blocks.queries].transpose(1, 2),
-            key[blocks.keys].transpose(1, 2),
-            value[blocks.keys].transpose(1, 2),
-            attn_mask=blocks.visible,
-            scale=scaling,
-            enable_gqa=True,
-        ).transpose(1, 2)
-    return attended[None, :-1], None
+    return attend(query, key, value, attention_blocks, scaling), None

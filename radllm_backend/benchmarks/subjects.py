@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from radllm_backend.benchmarks.comparison import Comparison, Progress
 from radllm_backend.errors import RadllmError
+
+if TYPE_CHECKING:  # the names stand in the help of the command, which does not wait for pydantic
+    from radllm_backend.benchmarks.comparison import Comparison, Progress
 
 SUBJECTS = ("decoding", "extraction", "scoring", "training", "start-up", "click", "batch")
 """In the order of a lesion's way."""
 
-Measure = Callable[[int, Path, Progress], Iterator[Comparison]]
+Measure = Callable[[int, Path, "Progress"], Iterator["Comparison"]]
 """Rounds, a folder for generated cases, and who is told what is measured now."""
 
 
