@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,161 +14,37 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from dicom_writing import write_dicom as write_image
-from dicom_writing import write_enhanced, write_slice
+from dicom_writing import write_enhanced
 from pydicom.dataset import Dataset
-from pydicom.uid import RLELossless, UltrasoundImageStorage, UltrasoundMultiFrameImageStorage
 
 hd = pytest.importorskip("highdicom", reason="needs highdicom")
 
+from dicom_report_cases import (
+    CAUTIONS,
+    HASH,
+    PICTURES,
+    PLACED,
+    SIDE,
+    STUDY,
+    VALUES,
+    ct_series,
+    grey,
+    lesion_on,
+    lopsided_mask,
+    mammogram,
+    prediction_of,
+    ultrasound_in_colour,
+)
+
 from radllm_backend.batch_lesions import read_lesion
 from radllm_backend.dicom_matching import Series, candidates_among
-from radllm_backend.errors import RadllmError
-from radllm_backend.features import Extraction
 from radllm_backend.image_files import read_image
 from radllm_backend.imaging import Lesion
 from radllm_backend.prediction import (
     RESEARCH_USE_ONLY,
-    Caution,
-    DescriptorShare,
-    FeatureShare,
-    ModelIdentity,
-    Prediction,
 )
 from radllm_backend.reports.dicom import CALL, CAUTION, PROBABILITY, REPORT, SEGMENTATION, THRESHOLD, write_dicom
 from radllm_backend.reports.dicom_codes import feature_code, unit_of
-from radllm_backend.reports.dicom_sources import source_files
-
-SIDE = 64
-STUDY = {
-    "StudyInstanceUID": "1.2.840.1",
-    "StudyID": "7",
-    "StudyDate": "20240229",
-    "StudyTime": "101500",
-    "AccessionNumber": "4711",
-    "SeriesInstanceUID": "1.2.840.2",
-    "PatientID": "P-1",
-    "PatientName": "Hong^Gildong=洪^吉洞=홍^길동",
-    "PatientBirthDate": "19700101",
-    "PatientSex": "F",
-    "SpecificCharacterSet": ["", "ISO 2022 IR 149"],
-}
-PLACED = {**STUDY, "FrameOfReferenceUID": "1.2.840.3"}
-HASH = {name: f"{number:x}" * 64 for number, name in enumerate(("model", "base", "settings"), 1)}
-VALUES = {
-    "original_shape2D_Sphericity": 1 / 3,
-    "original_shape2D_MajorAxisLength": 12.75,
-    "original_glszm_ZonePercentage": 0.12345678901234567,
-    "original_firstorder_Kurtosis": 1.5e-9,
-    "wavelet-HL_glcm_ClusterShade": -123456789.123456,
-}
-CAUTIONS = (
-    "The lesion has 9 pixels, fewer than any training lesion (≥ 12).",
-    "The lesion reaches the edge of the image.",
-)
-
-
-def grey(*shape: int, seed: int = 0, dtype: type = np.uint16) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 250, shape).astype(dtype)
-
-
-def lopsided_mask(*shape: int) -> np.ndarray:
-    """Unlike its mirror images along every axis; empty on the first and the last slice."""
-    mask = np.zeros(shape, np.uint8)
-    mask[..., 20:40, 10:33] = 1
-    mask[..., 20:26, 10:14] = 0
-    if mask.ndim == 3:
-        mask[0], mask[-1] = 0, 0
-        for number, plane in enumerate(mask):
-            plane[30 + number :] = 0
-    return mask
-
-
-def lesion_on(path: Path, series: str | None = None) -> Lesion:
-    image = read_image(path, series)
-    shape = sitk.GetArrayFromImage(image.pixels).shape
-    mask = sitk.GetImageFromArray(lopsided_mask(*(shape if shape[0] != 1 else shape[1:])).reshape(shape))
-    mask.CopyInformation(image.pixels)
-    return Lesion.from_images(image.pixels, mask, modality=image.modality, spacing_known=image.spacing_known)
-
-
-def prediction_of(lesion: Lesion) -> Prediction:
-    shares = [
-        FeatureShare(feature=name, name=name, value=value, standardised=0, training_percentile=50)
-        for name, value in VALUES.items()
-    ]
-    return Prediction(
-        probability=0.7312345678901234,
-        call="likely malignant",
-        threshold=0.45,
-        logit=1.2,
-        features=shares,
-        descriptors=[
-            DescriptorShare(descriptor="mass_shape", name="Mass Shape", value="oval"),
-            DescriptorShare(descriptor="mass_margins", name="Mass Margins", value=""),
-        ],
-        cautions=[Caution(code=f"c{number}", text=text) for number, text in enumerate(CAUTIONS)],
-        prompt="",
-        model=ModelIdentity(
-            name="test-model",
-            sha256=HASH["model"],
-            base_model="TestLM",
-            base_sha256=HASH["base"],
-            modality="MG",
-            trained_on="40 lesions.",
-        ),
-        extraction=Extraction(
-            preset="mammography",
-            settings_sha256=HASH["settings"],
-            versions={"pyradiomics": "3.1.4"},
-            modality=lesion.modality,
-            geometry=lesion.geometry,
-            image_sha256=lesion.image_sha256,
-            mask_sha256=lesion.mask_sha256,
-        ),
-        versions={"radllm_backend": "0.1.0"},
-    )
-
-
-def mammogram(path: Path, **elements: Any) -> Path:
-    about = {"ImagerPixelSpacing": [0.07, 0.07], "PatientOrientation": ["A", "F"], **STUDY, **elements}
-    return write_image(path, grey(SIDE, SIDE), **about)
-
-
-def ultrasound_in_colour(path: Path) -> Path:
-    about = {"PhotometricInterpretation": "RGB", "Modality": "US", "PatientOrientation": None, **STUDY}
-    return write_image(path, grey(SIDE, SIDE, 3, dtype=np.uint8), sop_class=UltrasoundImageStorage, **about)
-
-
-def ultrasound_clip_of_one_frame(path: Path) -> Path:
-    about = {"NumberOfFrames": 1, "Modality": "US", "PixelSpacing": [0.1, 0.1], "PatientOrientation": None, **STUDY}
-    return write_image(path, grey(1, SIDE, SIDE, dtype=np.uint8), sop_class=UltrasoundMultiFrameImageStorage, **about)
-
-
-def one_ct_slice(path: Path) -> Path:
-    return write_slice(path, grey(SIDE, SIDE), (1, 2, 3), **PLACED)
-
-
-PICTURES: dict[str, Callable[[Path], Path]] = {
-    "mammogram": mammogram,
-    "compressed": lambda path: mammogram(path, syntax=RLELossless, PixelSpacing=[0.07, 0.07]),
-    "negative": lambda path: mammogram(path, PhotometricInterpretation="MONOCHROME1", bits_stored=8),
-    "with a frame of reference": lambda path: mammogram(path, FrameOfReferenceUID="1.2.840.3"),
-    "ultrasound in colour": ultrasound_in_colour,
-    "ultrasound clip": ultrasound_clip_of_one_frame,
-    "one CT slice": one_ct_slice,
-}
-
-
-def ct_series(folder: Path, count: int = 6, angle: float = 0.4, **elements: Any) -> list[Path]:
-    """Tilted slices under names in another order than their places; returns the files in that of their names."""
-    folder.mkdir()
-    down, normal = np.array([0, np.cos(angle), np.sin(angle)]), np.array([0, -np.sin(angle), np.cos(angle)])
-    orientation = [float(f"{number:.9f}") for number in (1, 0, 0, *down)]
-    for number in range(count):
-        place = np.array([-10.5, 20, 30]) + number * 2.5 * normal
-        about = {"ImageOrientationPatient": orientation, "RescaleIntercept": "-1024", "RescaleSlope": "1", **PLACED}
-        write_slice(folder / f"{number * 37 % 11}.dcm", grey(SIDE, SIDE, seed=number), place, **{**about, **elements})
-    return sorted(folder.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -494,96 +369,6 @@ def keeps_the_standard(*paths: Path) -> None:
 @EVERY
 def test_the_standard_is_kept(written: str, request: pytest.FixtureRequest) -> None:
     keeps_the_standard(*request.getfixturevalue(written)[2:])
-
-
-def refused(sentence: str, folder: Path, files: list[Path], lesion: Lesion, prediction: Prediction) -> None:
-    before = sorted(folder.iterdir())
-    with pytest.raises(RadllmError, match=sentence) as raised:
-        write_dicom(folder, files, lesion, prediction, identifiers=True)
-    assert sorted(folder.iterdir()) == before
-    assert str(raised.value).endswith(".")
-    assert "\n" not in str(raised.value)
-
-
-def test_files_that_are_not_the_image(picture: tuple, volume: tuple, tmp_path: Path) -> None:
-    files, lesion, *_ = picture
-    prediction = prediction_of(lesion)
-    other_breast = write_image(tmp_path / "other.dcm", grey(SIDE, SIDE, seed=9), **STUDY)
-    larger = write_image(tmp_path / "larger.dcm", grey(SIDE, SIDE + 2), **STUDY)
-    (tmp_path / "a.png").write_bytes(b"\x89PNG" + bytes(200))
-    refused("did not come from DICOM files", tmp_path, [], lesion, prediction)
-    refused(r"^a\.png is no DICOM file", tmp_path, [tmp_path / "a.png"], lesion, prediction)
-    refused(r"^gone\.dcm cannot be opened \(No such file", tmp_path, [tmp_path / "gone.dcm"], lesion, prediction)
-    refused(
-        r"other\.dcm is not this lesion's image \(it has other pixels\)", tmp_path, [other_breast], lesion, prediction
-    )
-    refused("another number of rows or columns", tmp_path, [larger], lesion, prediction)
-    refused("it has 2 slices, not 1", tmp_path, [*files, other_breast], lesion, prediction)
-    slices, on_volume, *_ = volume
-    of_volume = prediction_of(on_volume)
-    refused("it has 5 slices, not 6", tmp_path, slices[1:], on_volume, of_volume)
-    refused("slices at other positions", tmp_path, [*slices[1:], slices[1]], on_volume, of_volume)
-    upright = ct_series(tmp_path / "upright", angle=0)
-    refused("slices in another direction", tmp_path, upright, on_volume, of_volume)
-    flat = [write_image(tmp_path / f"{number}.dcm", grey(SIDE, SIDE), **STUDY) for number in range(6)]
-    refused("slices without a position", tmp_path, flat, on_volume, of_volume)
-
-
-def test_the_files_of_an_image(picture: tuple, volume: tuple, tmp_path: Path) -> None:
-    for files, *_ in (picture, volume):
-        image = files[0] if len(files) == 1 else files[0].parent
-        assert source_files(image) == files
-    assert source_files(volume[0][0].parent, STUDY["SeriesInstanceUID"]) == volume[0]
-    (tmp_path / "a.png").write_bytes(b"\x89PNG" + bytes(200))
-    for image, sentence in ((tmp_path / "a.png", "is no DICOM file"), (tmp_path, "holds no DICOM image")):
-        with pytest.raises(RadllmError, match=sentence):
-            source_files(image)
-
-
-def test_swapped_slices_are_noticed(tmp_path: Path) -> None:
-    files = ct_series(tmp_path / "scan")
-    lesion = lesion_on(tmp_path / "scan")
-    first, second = (pydicom.dcmread(file) for file in files[2:4])
-    first.PixelData, second.PixelData = second.PixelData, first.PixelData
-    first.save_as(files[2])
-    refused("other pixels", tmp_path, files, lesion, prediction_of(lesion))
-
-
-def test_a_prediction_of_another_lesion(picture: tuple, tmp_path: Path) -> None:
-    files, lesion, *_ = picture
-    prediction = prediction_of(lesion)
-    moved = Lesion.from_images(lesion.image, sitk.BinaryErode(lesion.mask), modality="MG")
-    refused("The prediction is of another lesion", tmp_path, files, moved, prediction)
-    unknown = prediction.model_copy(update={"extraction": None})
-    refused("The prediction is of another lesion", tmp_path, files, lesion, unknown)
-
-
-def test_a_header_that_breaks_the_standard(tmp_path: Path) -> None:
-    def refuse(file: Path) -> None:
-        lesion = lesion_on(file)
-        sentence = rf"^The header of {file.name} breaks the DICOM standard \(\w+ in highdicom\), so"
-        refused(sentence, tmp_path, [file], lesion, prediction_of(lesion))
-
-    refuse(mammogram(tmp_path / "sex.dcm", PatientSex="SECRET"))
-    refuse(write_image(tmp_path / "study.dcm", grey(SIDE, SIDE)))
-    refuse(write_slice(tmp_path / "nowhere.dcm", grey(SIDE, SIDE), (1, 2, 3), **STUDY))
-
-
-def test_damaged_pixels(tmp_path: Path) -> None:
-    file = mammogram(tmp_path / "a.dcm")
-    lesion = lesion_on(file)
-    file.write_bytes(file.read_bytes()[:-4000])
-    refused(r"^a\.dcm is damaged", tmp_path, [file], lesion, prediction_of(lesion))
-
-
-def test_both_or_neither(picture: tuple, tmp_path: Path) -> None:
-    files, lesion, *_ = picture
-    (tmp_path / SEGMENTATION).write_bytes(b"older")
-    (tmp_path / REPORT).mkdir()
-    refused("cannot be written .*report.dcm is a folder", tmp_path, files, lesion, prediction_of(lesion))
-    assert (tmp_path / SEGMENTATION).read_bytes() == b"older"
-    with pytest.raises(RadllmError, match="cannot be written to gone"):
-        write_dicom(tmp_path / "gone", files, lesion, prediction_of(lesion))
 
 
 def test_the_command_line_writes_both_beside_the_other_reports(
