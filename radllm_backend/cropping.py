@@ -21,6 +21,7 @@ Prepare = Callable[[sitk.Image], sitk.Image]
 
 _LOG_SIGMAS = 16  # the recursive Gaussian has faded to the rounding of its 32-bit result
 _NEIGHBOURS = 8  # more than the gradient and the usual local binary pattern reach
+_LOG_LEAST = 4  # voxels, for a sigma of less than one
 _SCALED_BY_MAXIMUM = ("Square", "SquareRoot", "Logarithm", "Exponential")
 
 
@@ -113,7 +114,7 @@ def margin_of(image_type: str, settings: Settings, spacing: tuple[float, ...]) -
         return Margin(_wavelet_voxels(settings, len(spacing)), wraps=True)
     if image_type == "LoG":
         sigma = max(settings.get("sigma") or [0])
-        return Margin(tuple(_NEIGHBOURS + math.ceil(_LOG_SIGMAS * sigma / size) for size in spacing))
+        return Margin(tuple(_LOG_LEAST + math.ceil(_LOG_SIGMAS * sigma / size) for size in spacing))
     if image_type in ("Gradient", "LBP2D"):
         return Margin((_NEIGHBOURS + math.ceil(settings.get("lbp2DRadius", 1)),) * len(spacing))
     return None

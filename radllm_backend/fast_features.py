@@ -19,6 +19,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from radllm_backend.cropping import Settings, Source, margin_of
+from radllm_backend.image_filters import laplacian_of_gaussian
 from radllm_backend.mesh import mesh_coefficients
 
 Wanted = Mapping[str, list[str]]
@@ -126,7 +127,7 @@ def measure(source: Source, settings: Settings, shape: Wanted, jobs: list[Job]) 
     from radiomics import imageoperations
 
     image, drawn = source.box
-    bounds, _ = imageoperations.checkMask(image, drawn, **settings)
+    bounds = _checked(drawn, settings)
     mask = drawn
     if settings.get("resegmentRange") is not None:
         mask = imageoperations.resegmentMask(image, drawn, **settings)
@@ -141,6 +142,18 @@ def measure(source: Source, settings: Settings, shape: Wanted, jobs: list[Job]) 
     return values
 
 
+def _checked(mask: sitk.Image, settings: Settings) -> NDArray[np.int64]:
+    """First and last index of the box along x, y (, z), after PyRadiomics' checks, without its statistics."""
+    size = np.array(mask.GetSize())
+    axes, least = int((size > 1).sum()), settings.get("minimumROIDimensions", 2)
+    if axes < least:
+        raise ValueError(f"mask has too few dimensions (number of dimensions {axes}, minimum required {least})")
+    smallest = settings.get("minimumROISize")
+    if smallest is not None and np.count_nonzero(sitk.GetArrayViewFromImage(mask)) <= smallest:
+        raise ValueError(f"Size of the ROI is too small (minimum size: {smallest})")
+    return np.stack([np.zeros_like(size), size - 1], axis=1).ravel()
+
+
 def _filtered(source: Source, job: Job) -> Iterator[tuple[str, sitk.Image]]:
     """Name and content, in the lesion's box, of the images that one filter makes, as far as they are wanted."""
     from radiomics import imageoperations
@@ -148,9 +161,12 @@ def _filtered(source: Source, job: Job) -> Iterator[tuple[str, sitk.Image]]:
     if job.image_type == "Original":
         yield "original", source.box[0]
         return
+    region = source.region(margin_of(job.image_type, job.settings, source.image.GetSpacing()))
+    if job.image_type == "LoG":
+        image = laplacian_of_gaussian(region, job.settings["sigma"][0])
+        yield from ((name, image) for name in job.wanted if image)
+        return
     make = getattr(imageoperations, f"get{job.image_type}Image")
-    margin = margin_of(job.image_type, job.settings, source.image.GetSpacing())
-    region = source.region(margin)
     for image, name, _ in make(region.image, region.mask, **job.settings):
         if job.wanted.get(name):
             yield name, region.cut(image)
@@ -207,7 +223,7 @@ def _sharing(family: str) -> Any:
             inside = matrix[self.maskArray]
             ends = np.array([inside.min(), inside.max()], inside.dtype)  # all that the edges of the bins depend on
             levels = np.digitize(inside, imageoperations.getBinEdges(ends, **self.settings))
-            binned = np.zeros(matrix.shape, int)
+            binned = np.zeros(matrix.shape, np.intc)  # as PyRadiomics' C code reads it
             binned[self.maskArray] = levels
             shared.extend((binned, np.unique(levels)))
         binned, levels = shared
