@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from concurrent.futures import CancelledError
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -214,14 +215,10 @@ def test_a_server_scores_as_the_model_does(tiny_server, model: Model, tmp_path: 
     remote = Client(tiny_server.ready.url, token_file=tiny_server.ready.token_file).model(model.name)
     by_server = plan(model, tmp_path / "server", found(6), place=ONE)
     run_batch(plan(model, tmp_path / "here", found(6), place=ONE))
-    summary = run_batch(by_server.__class__(**{**vars_of(by_server), "model": remote, "card": None}))
+    summary = run_batch(replace(by_server, model=remote, card=None))
     assert summary.done == 6
     here, there = ({row.key: row.probability for row in kept(tmp_path / name, model)} for name in ("here", "server"))
     assert there == pytest.approx(here, abs=1e-6)
-
-
-def vars_of(given: Any) -> dict[str, Any]:
-    return {name: getattr(given, name) for name in given.__dataclass_fields__}
 
 
 # --- what cannot be run ---------------------------------------------------------------------------------------------

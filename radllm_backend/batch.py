@@ -1,6 +1,6 @@
 """Every lesion of a source, measured by many workers, scored together, and kept as it comes.
 
-A run that ends early, however, is gone on with by the same call: what has its row is not done again.
+A run that ended early, in whatever way, goes on with the same call: what has its row is not done again.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 RESULTS = "results.sqlite"
 SCORED_TOGETHER = 64
-"""Lesions that the model reads at once; with reasons, which cost up to twenty times as much, fewer."""
+"""Lesions that the model reads at once."""
 EXPLAINED_TOGETHER = 8
+"""With reasons, which cost up to twenty times as much."""
 _LONGEST_WAIT = 1.0
 """Seconds that a measured lesion waits for others to be scored with."""
 _TICK = 0.1
@@ -47,14 +48,15 @@ class Summary(Record):
     """How a run ended."""
 
     lesions: int
-    """Of the source."""
+    """Of the source, that can be classified."""
     left_out: int
-    """Of the source too: what is no lesion that can be classified."""
+    """Of the source too, that cannot."""
     kept: int
     """Of the lesions: settled by an earlier run."""
     incomplete: int
     """Of those: done, but without the reports or the reasons that this run was asked for."""
     done: int
+    """In this run."""
     failed: int
     """In this run."""
     stopped: bool
@@ -68,7 +70,9 @@ class Step:
 
     rows: list[Row]
     settled: int
+    """Lesions that have their row from this run."""
     total: int
+    """Lesions that this run has to do."""
     rate: float
     """Lesions a minute, so far."""
     seconds_left: float
@@ -195,16 +199,16 @@ class _Run:
     _being_scored: int = 0
     _threads: int = 1
     _counted: float = -_COUNT_SECONDS
+    _begun: float = 0.0
 
     def __post_init__(self) -> None:
         self._total = len(self.pending)
         self._settings_text = settings_text(self.plan.settings)
         self._together = EXPLAINED_TOGETHER if self.plan.explain else SCORED_TOGETHER
-        self._begun = time.monotonic()
 
     def all(self, client: Client, stop: threading.Event) -> bool:
         """Do all that is pending; whether it was stopped before."""
-        self._begun = time.monotonic()
+        self._begun = time.monotonic()  # the workers' start is not a part of the rate
         with ThreadPoolExecutor(1, "scoring") as scorer:
             try:
                 while not stop.is_set() and self._is_unfinished:

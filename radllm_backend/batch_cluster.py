@@ -97,7 +97,7 @@ def threads(client: Client) -> int:
 
 
 def scheduler_gone() -> RadllmError:
-    """What is said then."""
+    """What is said where the scheduler does not answer any more."""
     return RadllmError("The Dask scheduler is gone: start it, and give the same command again; what is done is kept.")
 
 
@@ -125,9 +125,7 @@ def _local(place: Place) -> Iterator[Client]:
         yield client
     finally:
         for each in (client, cluster):
-            with suppress(
-                Exception
-            ):  # a worker that dies just then may keep it from closing; its process ends with ours
+            with suppress(Exception):  # a worker that dies just then keeps it from closing, but ends with this process
                 each.close(timeout=_CLOSE_SECONDS)
 
 

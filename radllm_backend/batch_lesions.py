@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pydicom
+import SimpleITK as sitk
 
 from radllm_backend import dicom_files
 from radllm_backend.candidates import Candidate
@@ -40,16 +41,8 @@ def read_lesion(candidate: Candidate) -> Lesion:
     file, number = Path(candidate.segmentation), candidate.number
     if number is None:
         raise RadllmError(f"It is left open which segment of {file.name} is meant: give its number.")
-    if candidate.kind == "RTSTRUCT":
-        image = _whole_image(candidate.image)
-        mask = draw_region(file, number, image.pixels)
-    else:
-        planes = _planes(candidate.image)
-        clip = len(planes) > 1 and len(candidate.image) == 1 and not planes[0].has_geometry
-        if clip:
-            planes = [_marked_frame(file, number, planes)]
-        image = _frame_of_clip(planes[0]) if clip else _whole_image(candidate.image)
-        mask = draw_segment(file, number, image.pixels, planes)
+    drawn = _with_region if candidate.kind == "RTSTRUCT" else _with_segment
+    image, mask = drawn(candidate.image, file, number)
     return Lesion.from_images(
         image.pixels,
         mask,
@@ -57,6 +50,22 @@ def read_lesion(candidate: Candidate) -> Lesion:
         spacing_known=image.spacing_known,
         segment=candidate.segment,
     )
+
+
+def _with_region(files: Sequence[str], structures: Path, number: int) -> tuple[ImageFile, sitk.Image]:
+    """An image, and the mask that a region of an RTSTRUCT is on it."""
+    image = _whole_image(files)
+    return image, draw_region(structures, number, image.pixels)
+
+
+def _with_segment(files: Sequence[str], segmentation: Path, number: int) -> tuple[ImageFile, sitk.Image]:
+    """An image, and the mask that a segment of a SEG is on it; of an ultrasound clip, the one frame that it marks."""
+    planes = _planes(files)
+    is_clip = len(files) == 1 and len(planes) > 1 and not planes[0].has_geometry
+    if is_clip:
+        planes = [_marked_frame(segmentation, number, planes)]
+    image = _frame_of_clip(planes[0]) if is_clip else _whole_image(files)
+    return image, draw_segment(segmentation, number, image.pixels, planes)
 
 
 def _planes(files: Sequence[str]) -> list[Frame]:

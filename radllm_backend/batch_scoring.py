@@ -68,12 +68,14 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class Ready:
-    """A lesion that can be scored."""
+    """A lesion that is measured, and can be scored."""
 
     candidate: Candidate
     features: Features
     seconds: float
+    """That reading and measuring took."""
     since: float
+    """When it was measured, by `time.monotonic`."""
 
 
 def scored(plan: BatchPlan, lesions: Sequence[Ready]) -> list[Row]:
@@ -137,6 +139,12 @@ def row_of(
     prediction: Prediction | None = None,
     features: Features | None = None,
 ) -> Row:
+    """What is kept of a lesion: done with a prediction, otherwise failed for the reason.
+
+    Args:
+        seconds: that reading and measuring it took.
+        features: also of a lesion that failed later than they were measured.
+    """
     return Row(
         key=candidate.key,
         settings_sha256=plan.settings.sha256,

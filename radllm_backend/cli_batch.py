@@ -89,14 +89,8 @@ def batch(
     if not listing:
         output, model = _wanted(output, model)
     sources = {"--dicom-database": dicom_database, "--dicom-folder": dicom_folder, "--manifest": manifest}
-    found = _found(
-        sources,
-        modality=modality,
-        description=description,
-        first_date=after,
-        last_date=before,
-        segment=segment,
-    )
+    wanted = {"modality": modality, "description": description, "first_date": after, "last_date": before}
+    found = _found(sources, **wanted, segment=segment)
     if place is None or output is None or model is None:
         _list(found, json_lines)
         return
@@ -133,7 +127,7 @@ def _place(workers: int | None, memory: str | None, scheduler: str | None) -> Pl
 
     if scheduler and (workers is not None or memory is not None):
         raise RadllmError("--workers and --memory are of this computer: leave them out with --scheduler.")
-    place = Place(workers=workers, scheduler=scheduler, **({"memory": memory} if memory is not None else {}))
+    place = Place(workers=workers, memory=Place.memory if memory is None else memory, scheduler=scheduler)
     place.check()
     return place
 

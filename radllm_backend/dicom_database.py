@@ -154,12 +154,21 @@ def _add_file(series: dict[str, Series], file: Path) -> None:
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
         if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
             return  # the table of contents of a CD
-        modality, description, study = (str(header.get(keyword) or "") for keyword in _TAGS[3:6])
-        space = str(header.get("FrameOfReferenceUID") or "")
-        uid, instance = str(header.SeriesInstanceUID), str(header.SOPInstanceUID)
-        date = as_day(header.get("StudyDate"))
-    known = series.setdefault(uid, Series(uid, modality, description, study, date, frame_of_reference=space))
-    known.files.setdefault(instance, file)
+        own = _series_of(header)
+        instance = str(header.SOPInstanceUID)
+    series.setdefault(own.uid, own).files.setdefault(instance, file)
+
+
+def _series_of(header: pydicom.Dataset) -> Series:
+    """The series that a file says it is of, without files yet."""
+    return Series(
+        uid=str(header.SeriesInstanceUID),
+        modality=str(header.get("Modality") or ""),
+        description=str(header.get("SeriesDescription") or ""),
+        study_description=str(header.get("StudyDescription") or ""),
+        study_date=as_day(header.get("StudyDate")),
+        frame_of_reference=str(header.get("FrameOfReferenceUID") or ""),
+    )
 
 
 # --- a manifest -----------------------------------------------------------------------------------------------------
@@ -250,15 +259,18 @@ class Filter(Record):
 
     def takes(self, candidate: Candidate) -> bool:
         """Whether a lesion is wanted."""
-        date = candidate.study_date
         described = (candidate.series_description, candidate.study_description)
         return (
             _matches(candidate.modality, self.modality)
             and any(_matches(text, self.description) for text in described)
-            and (not (self.first_date or self.last_date) or bool(date))
-            and (self.first_date or date) <= date <= (self.last_date or date)
+            and self._takes_date(candidate.study_date)
             and _matches(candidate.segment, self.segment)
         )
+
+    def _takes_date(self, date: str) -> bool:
+        if not date:
+            return not (self.first_date or self.last_date)
+        return (self.first_date or date) <= date <= (self.last_date or date)
 
 
 def selected(found: Found, wanted: Filter) -> Found:
