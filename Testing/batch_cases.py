@@ -64,7 +64,7 @@ def read_generated(chosen: Candidate) -> Lesion:
     _fail(chosen)
     assert chosen.number is not None
     chance = np.random.default_rng(chosen.number)
-    middle = 150 if chosen.segment == "large" else 12
+    middle = 12
     radius = chance.uniform(0.4, 0.75) * middle
     rows, columns = np.mgrid[: 2 * middle, : 2 * middle]
     mask = ((rows - middle) ** 2 + (columns - middle) ** 2 < radius**2).astype(np.uint8)
