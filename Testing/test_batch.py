@@ -123,7 +123,7 @@ def test_another_model_runs_beside_the_old(mixed, model: Model, self_contained_m
 def test_lesion_reports_and_reasons_on_request(model: Model, tmp_path: Path) -> None:
     run_batch(plan(model, tmp_path / "out", found(2), reports=True, explain=True, place=ONE))
     for row in kept(tmp_path / "out", model):
-        folder = tmp_path / "out" / "lesions" / row.key
+        folder = tmp_path / "out" / "lesions" / f"{row.key}-{model.sha256[:8]}"
         assert {path.name for path in folder.iterdir()} == {
             "prediction.json",
             "features.csv",

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from radllm_backend.batch_cluster import Place, connected, scheduler_gone, threads
 from radllm_backend.batch_exports import write_exports
 from radllm_backend.batch_results import Counts, Results, Row, open_results
-from radllm_backend.batch_scoring import LESIONS, BatchPlan, Ready, row_of, scored
+from radllm_backend.batch_scoring import BatchPlan, Ready, row_of, scored
 from radllm_backend.batch_worker import Measured, measure, reason_of, settings_text
 from radllm_backend.candidates import Candidate, Found
 from radllm_backend.errors import RadllmError
@@ -137,8 +137,7 @@ def _incomplete(plan: BatchPlan, results: Results, kept: list[Candidate]) -> int
     explained = results.explained(plan.settings.sha256, plan.model.sha256)
     done = [candidate.key for candidate in kept if candidate.key in explained]
     return sum(
-        (plan.explain and not explained[key]) or (plan.reports and not (plan.output / LESIONS / key).is_dir())
-        for key in done
+        (plan.explain and not explained[key]) or (plan.reports and not plan.report_folder(key).is_dir()) for key in done
     )
 
 

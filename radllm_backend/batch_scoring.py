@@ -51,7 +51,7 @@ class BatchPlan:
     explain: bool = False
     """Also the reasons, at the cost of up to 20 predictions more a lesion."""
     reports: bool = False
-    """Also each lesion's own reports, in ``lesions/KEY``; of this run's lesions only."""
+    """Also each lesion's own reports, see `report_folder`; of this run's lesions only."""
     retry: bool = False
     """Try those that failed in an earlier run again."""
     card: ModelCard | None = None
@@ -64,6 +64,10 @@ class BatchPlan:
     def settings(self) -> Settings:
         """The model's, asked for once; RadllmError for one that reads no image."""
         return self.model.settings
+
+    def report_folder(self, key: str) -> Path:
+        """Of a lesion's own reports by this model; another model's lie beside them."""
+        return self.output / LESIONS / f"{key}-{self.model.sha256[:8]}"
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def _scored_row(plan: BatchPlan, lesion: Ready, found: Prediction | str) -> Row:
     reason = found if isinstance(found, str) else ""
     if plan.reports and isinstance(found, Prediction):
         try:
-            folder = plan.output / LESIONS / lesion.candidate.key
+            folder = plan.report_folder(lesion.candidate.key)
             write_reports(folder, found, lesion.features, lesion_of(lesion.candidate, plan.read), plan.card)
         except Exception as error:
             reason = reason_of(error, lesion.candidate)
