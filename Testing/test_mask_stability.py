@@ -18,6 +18,7 @@ pytest.importorskip("radiomics")
 
 from radllm_backend import Lesion, Model, extract
 from radllm_backend.console import show_prediction
+from radllm_backend.extraction import measure
 from radllm_backend.mask_stability import AMPLITUDE, FARTHEST, outlines, stability
 from radllm_backend.prediction import DescriptorShare, MaskVariant, Prediction, Stability
 
@@ -216,11 +217,11 @@ def test_where_no_other_outline_can_be_measured_the_prediction_stands_alone(lesi
 def test_an_undefined_feature_is_no_probability(lesion, model, prediction, monkeypatch):
     wanted = model.card.features[0].feature
 
-    def undefined(other, chosen):
-        features = extract(other, chosen)
-        return features.model_copy(update={"values": {**features.values, wanted: None}})
+    def undefined(other, chosen, features):
+        assert features == [row.feature for row in model.card.features]  # no others are computed
+        return {**measure(other, chosen, features=features), wanted: None}
 
-    monkeypatch.setattr("radllm_backend.mask_stability.extract", undefined)
+    monkeypatch.setattr("radllm_backend.mask_stability.measure", undefined)
     assert {one.probability for one in stability(lesion, model, prediction).variants} == {None}
 
 

@@ -181,12 +181,12 @@ def measure(
         except (ValueError, RuntimeError, IndexError) as error:
             raise RadllmError(f"PyRadiomics cannot measure this lesion ({_reason(error)}): check its mask.") from error
     values = {name: _number(value) for name, value in result.items()}
+    if missing := sorted(set(features or ()) - set(values)):  # PyRadiomics left out an image, or a class
+        raise _not_yielded(missing[0], chosen, dimension)
     if not values:
         raise RadllmError(
             f"The settings '{chosen.name}' yield no feature of a {dimension}D image: enable more feature classes."
         )
-    if missing := sorted(set(features or ()) - set(values)):  # PyRadiomics left out an image, or a class
-        raise _not_yielded(missing[0], chosen, dimension)
     return values
 
 

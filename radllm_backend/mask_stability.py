@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from radllm_backend.conformal import DEFAULT_CONFIDENCE
 from radllm_backend.errors import RadllmError
-from radllm_backend.extraction import extract
+from radllm_backend.extraction import measure
 from radllm_backend.features import Features
 from radllm_backend.imaging import Lesion
 from radllm_backend.model import Model
@@ -149,8 +149,7 @@ def _measured(lesion: Lesion, mask: sitk.Image, model: Model) -> Features | None
     """The features under another mask; None where too little is left, or the model reads what is undefined now."""
     try:
         other = Lesion.from_images(lesion.image, mask, modality=lesion.modality, spacing_known=lesion.spacing_known)
-        features = extract(other, model.settings)
+        values = measure(other, model.settings, features=[row.feature for row in model.card.features])
     except RadllmError:  # of this mask: the lesion as it was drawn was measured with these settings
         return None
-    defined = all(features.values.get(row.feature) is not None for row in model.card.features)
-    return features if defined else None
+    return None if None in values.values() else Features(values=values)
