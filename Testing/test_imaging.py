@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,20 @@ def test_pictures_volumes_and_dicom_of_one_slice_agree(tmp_path: Path) -> None:
     for image, mask in ((nrrd[0], png[1]), nrrd, (png[0], nrrd[1]), (dicom, png[1]), (dicom, nrrd[1]), (ct, png[1])):
         spacing = 0.07 if image == png[0] else None
         assert content(Lesion.from_files(image, mask, spacing=spacing)) == reference
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i8", "f4", "f8"])
+def test_the_image_s_hash_is_that_of_its_values_however_they_are_stored(dtype: str) -> None:
+    values = (np.arange(400 * 200) % 251 - (100 if dtype in ("i2", "f4") else 0)).reshape(400, 200).astype(dtype)
+    expected = hashlib.sha256(b"size (200, 400)\n" + values.astype("<f8").tobytes()).hexdigest()
+    for _ in range(2):  # the second time it may be remembered
+        assert Lesion.from_images(image_of(values), image_of(mask_of(values))).image_sha256 == expected
+
+
+def test_a_remembered_hash_is_not_taken_for_another_type_s() -> None:
+    signed = np.where(np.arange(90).reshape(9, 10) % 2, -1, 1).astype(np.int16)
+    lesions = [Lesion.from_images(image_of(one), image_of(mask_of(one))) for one in (signed, signed.view(np.uint16))]
+    assert lesions[0].image_sha256 != lesions[1].image_sha256
 
 
 def test_hashes_tell_contents_apart() -> None:

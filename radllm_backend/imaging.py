@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import MODALITIES, Geometry
@@ -23,6 +25,10 @@ _SPACING_CONTRADICTION = 0.01
 _GRID_TOLERANCE = 1e-3  # of a voxel
 _DIRECTION_TOLERANCE = 1e-4
 _LABELS_SHOWN = 10
+_BLOCK = 2**16  # values that are converted at a time: they stay in the processor's cache
+_MOST_KNOWN = 1000
+_known_sha256: dict[tuple[str, tuple[int, ...], str], str] = {}
+"""Content hashes by data type, size and hash of the stored values: each lesion of an image asks for the same one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,19 +146,38 @@ class Lesion:
         It does not depend on the file format, on the type in which whole numbers are stored, on the place in space or
         on the spacing (which `geometry` tells): an exported PNG that lost its spacing is still the same image.
         """
-        return self._sha256(self.image, "<f8")
+        return _content_sha256(self.image, "<f8")
 
     @cached_property
     def mask_sha256(self) -> str:
         """SHA-256 of the mask's content, as ``image_sha256``, with the values as bytes."""
-        return self._sha256(self.mask, "u1")
+        return _content_sha256(self.mask, "u1")
 
-    def _sha256(self, pixels: sitk.Image, dtype: str) -> str:
-        digest = hashlib.sha256(f"size {pixels.GetSize()}\n".encode())
-        for part in sitk.GetArrayViewFromImage(pixels):
-            values = np.ascontiguousarray(part, dtype=dtype)
-            digest.update(values + values.dtype.type(0))  # turns -0 into 0, which whole numbers do not tell apart
-        return digest.hexdigest()
+
+def _content_sha256(pixels: sitk.Image, dtype: str) -> str:
+    """Of whole numbers it is remembered, by the hash of the stored values, which are fewer bytes."""
+    values, size = sitk.GetArrayViewFromImage(pixels), pixels.GetSize()
+    if values.dtype.kind == "f" or values.dtype == dtype:
+        return _converted_sha256(values, size, dtype)
+    stored = values.dtype.str, size, hashlib.sha256(values.data).hexdigest()
+    known = _known_sha256.get(stored)
+    if known is None:
+        known = _converted_sha256(values, size, dtype)
+        if len(_known_sha256) >= _MOST_KNOWN:
+            _known_sha256.clear()
+        _known_sha256[stored] = known
+    return known
+
+
+def _converted_sha256(values: NDArray[Any], size: Sequence[int], dtype: str) -> str:
+    digest = hashlib.sha256(f"size {size}\n".encode())
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK].astype(dtype, copy=False)
+        if values.dtype.kind == "f":
+            block = block + block.dtype.type(0)  # turns -0 into 0, which whole numbers do not tell apart
+        digest.update(block.data)
+    return digest.hexdigest()
 
 
 def _files(
@@ -309,16 +334,13 @@ def _check_extent(mask: ImageFile) -> None:
 
 def _on_one_grid(image: ImageFile, mask: ImageFile, resample: bool) -> tuple[sitk.Image, sitk.Image]:
     """Pixels of the image and of the mask on the same grid, which is the image's."""
-    flat_image, flat_mask = _flat(image.pixels), _flat(mask.pixels)
     placed = image.has_geometry and mask.has_geometry and image.pixels.GetDimension() == mask.pixels.GetDimension()
-    pixels, binary = (image.pixels, mask.pixels) if placed else (flat_image, flat_mask)
+    pixels, binary = (image.pixels, mask.pixels) if placed else (_flat(image.pixels), _flat(mask.pixels))
     if placed and resample:
         return pixels, _resampled(image, mask) if _differences(pixels, binary, True, True) else binary
-    if flat_image.GetDimension() != flat_mask.GetDimension():
-        raise RadllmError(
-            f"{mask.name} is {flat_mask.GetDimension()}D but {image.name} is {flat_image.GetDimension()}D: "
-            "give the mask of this image."
-        )
+    own, other = _flat_dimension(pixels), _flat_dimension(binary)
+    if own != other:
+        raise RadllmError(f"{mask.name} is {other}D but {image.name} is {own}D: give the mask of this image.")
     if different := _differences(pixels, binary, image.spacing_known and mask.spacing_known, placed):
         hint = "draw it on this image or let it be resampled" if placed else "draw it on this image"
         raise RadllmError(
@@ -362,9 +384,15 @@ def _joined(numbers: Sequence[float]) -> str:
     return " x ".join(f"{number:g}" for number in numbers)
 
 
+def _flat_dimension(image: sitk.Image) -> int:
+    """Of the image that `_flat` makes."""
+    dimension: int = image.GetDimension()
+    return dimension - 1 if dimension > 2 and 1 in image.GetSize() else dimension
+
+
 def _flat(image: sitk.Image) -> sitk.Image:
     """A 3D image of one slice, along whichever axis, as a 2D image; any other image as it is."""
-    if image.GetDimension() == 2 or 1 not in image.GetSize():
+    if _flat_dimension(image) == image.GetDimension():
         return image
     size = list(image.GetSize())
     size[2 - size[::-1].index(1)] = 0
