@@ -10,7 +10,7 @@ import qt
 
 from .Background import Background, Steps
 
-_INTERVAL = 20  # milliseconds between two looks at the thread
+_SHORTEST, _LONGEST = 1, 20  # milliseconds between two looks at the thread: many steps are done at once
 _LENT = 0.005  # seconds: Slicer lets other threads run while Python waits, and hardly otherwise
 
 
@@ -38,8 +38,8 @@ class BackgroundRun:
         self._thread: threading.Thread | None = None
         self._outcome: tuple[Any, BaseException | None] = (None, None)
         self._isCancelled = False
+        self._interval = _SHORTEST
         self._timer = qt.QTimer()
-        self._timer.setInterval(_INTERVAL)
         self._timer.connect("timeout()", self._look)
 
     def start(self) -> None:
@@ -60,6 +60,7 @@ class BackgroundRun:
             return
         self._thread.join(_LENT)
         if self._thread.is_alive():
+            self._wait(min(2 * self._interval, _LONGEST))
             return
         self._timer.stop()
         if self._isCancelled:
@@ -80,7 +81,11 @@ class BackgroundRun:
             self._told(step.sentence, step.fraction)
             self._thread = threading.Thread(target=self._work, args=(step,), name="RadiomicsLLM", daemon=True)
             self._thread.start()
-            self._timer.start()
+            self._wait(_SHORTEST)
+
+    def _wait(self, milliseconds: int) -> None:
+        self._interval = milliseconds
+        self._timer.start(milliseconds)
 
     def _work(self, step: Background) -> None:
         try:
