@@ -1,4 +1,7 @@
-"""What can be measured, by name. A subject is a module with a function `comparisons`."""
+"""What can be measured, by name. A subject is a module with a function `comparisons`.
+
+``Testing/benchmarks/click_to_result.py`` measures from a click in Slicer to the report: it needs the module's harness.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from radllm_backend.errors import RadllmError
 if TYPE_CHECKING:  # the names stand in the help of the command, which does not wait for pydantic
     from radllm_backend.benchmarks.comparison import Comparison, Progress
 
-SUBJECTS = ("decoding", "extraction", "scoring", "training", "start-up", "click", "batch")
+SUBJECTS = ("decoding", "extraction", "scoring", "training", "start-up", "batch")
 """In the order of a lesion's way."""
 
 Measure = Callable[[int, Path, "Progress"], Iterator["Comparison"]]
