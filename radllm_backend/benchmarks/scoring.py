@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,7 @@ def comparisons(runs: int, work: Path, tell: Progress) -> Iterator[Comparison]:
         ("transformers with an unmerged adapter of peft, fp32, one prompt at a time", lambda: usual(prompts)),
         lambda: model.predict_many(lesions),
         runs=runs,
+        clock=time.process_time,
         wanted=_WANTED if computes_bf16(torch.device("cpu")) else _WANTED_WITHOUT_BF16,
     )
     few = slice(0, 8)

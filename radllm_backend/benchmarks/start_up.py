@@ -53,16 +53,19 @@ def comparisons(runs: int, work: Path, tell: Progress) -> Iterator[Comparison]:
         ("a process that loads the model with transformers and peft and reads one prompt", _python(
             "-c", _USUAL_LOAD, str(base), prompt
         )),
-        lambda: first_answer(lesion),
+        lambda: first_answer(lesion, work / "token"),
         runs=runs,
-        note="the server also checks every file of the model, scores once before it is ready, and stops",
+        note="the server also checks every file of the model, and scores once before it is ready",
     )  # fmt: skip
 
 
-def first_answer(lesion: Features) -> None:
-    """Start a server, ask it for one prediction, and stop it."""
-    with LocalServer.start(["--model", MODEL]) as server:
+def first_answer(lesion: Features, token_file: Path) -> None:
+    """Start a server, and ask it for one prediction; its end is not waited for."""
+    arguments = ["--model", MODEL, "--token-file", str(token_file)]
+    with LocalServer.start(arguments) as server:
         server.client().model(MODEL).predict_many([lesion])
+        server.process.kill()
+    token_file.unlink(missing_ok=True)
 
 
 def _python(*arguments: str) -> Callable[[], object]:
