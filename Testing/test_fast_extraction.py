@@ -209,6 +209,31 @@ def test_a_lesion_in_one_slice_of_a_volume(axis):
     check(lesion_of(grey, mask, (0.7, 0.8, 3.0)), some_settings(3, {"Original": {}}, binCount=8))
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_lesion_in_one_slice_measured_as_flat(axis):
+    mask = np.zeros((12, 13, 14), bool)
+    cut = [slice(3, 9)] * 3
+    cut[axis] = slice(6, 7)
+    mask[tuple(cut)] = True
+    grey = np.random.default_rng(0).normal(100, 20, mask.shape)
+    parameters = {
+        "featureClass": {"shape": None, "shape2D": None, "glcm": None},
+        "setting": {"force2D": True, "force2Ddimension": axis, "binCount": 8},
+    }
+    check(lesion_of(grey, mask, (0.7, 0.8, 3.0)), Settings.from_dict(parameters))
+
+
+@pytest.mark.parametrize("refused", [{"minimumROISize": 36}, {"minimumROIDimensions": 3}])
+def test_a_lesion_too_small_for_the_settings(refused):
+    mask = np.zeros((12, 13, 14), bool)
+    mask[6, 3:9, 3:9] = True
+    lesion = lesion_of(np.random.default_rng(0).normal(100, 20, mask.shape), mask)
+    with pytest.raises(ValueError, match=r"too (few|small)"):
+        whole(lesion, some_settings(3, {"Original": {}}, **refused))
+    with pytest.raises(RadllmError, match=r"cannot measure this lesion \(.*too (few|small)"):
+        measure(lesion, some_settings(3, {"Original": {}}, **refused))
+
+
 @cases(60)
 @given(st.tuples(*[st.integers(1, 9)] * 3), st.floats(0.05, 1), st.integers(0, 99), st.tuples(*[st.floats(0.1, 5)] * 3))
 def test_the_mesh_of_any_mask(shape, share, seed, spacing):

@@ -165,9 +165,7 @@ def measure(
     if features is not None and not features:
         raise RadllmError("No feature is asked for: name one, or leave it to the settings.")
     extractor = _extractor(chosen._canonical_parameters(), dimension)
-    shape, jobs, unknown = fast_features.plan(extractor, dimension, features)
-    if unknown:
-        raise _not_yielded(unknown[0], chosen, dimension)
+    shape, jobs = fast_features.plan(extractor, dimension, features)
     with _ONE_THREAD:
         try:
             source = source_of(
@@ -181,7 +179,7 @@ def measure(
         except (ValueError, RuntimeError, IndexError) as error:
             raise RadllmError(f"PyRadiomics cannot measure this lesion ({_reason(error)}): check its mask.") from error
     values = {name: _number(value) for name, value in result.items()}
-    if missing := sorted(set(features or ()) - set(values)):  # PyRadiomics left out an image, or a class
+    if missing := sorted(set(features or ()) - set(values)):  # not enabled, or left out by PyRadiomics
         raise _not_yielded(missing[0], chosen, dimension)
     if not values:
         raise RadllmError(
