@@ -6,7 +6,7 @@ Two servers run side by side, one that scores each lesion by itself and remember
 and one as it is shipped. They are asked in turn, `--rounds` times, on two loads:
 
 * *different*: every request has another lesion. Here only scoring together, and doing the rest meanwhile, can help;
-  on a CPU a batch of long prompts costs as much as its prompts one after another.
+  on a CPU a batch saves what its prompts begin with in common.
 * *shared*: all clients have the same lesions, as in a course. Each is scored once.
 
 Prints the medians, and the ratios with their range; ``--json FILE`` writes them too.
