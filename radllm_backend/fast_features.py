@@ -162,8 +162,10 @@ def _filtered(source: Source, job: Job) -> Iterator[tuple[str, sitk.Image]]:
         return
     region = source.region(margin_of(job.image_type, job.settings, source.image.GetSpacing()))
     if job.image_type == "LoG":
-        image = laplacian_of_gaussian(region, job.settings["sigma"][0])
-        yield from ((name, image) for name in job.wanted if image)
+        (name,), (sigma,) = job.wanted, job.settings["sigma"]
+        image = laplacian_of_gaussian(region, sigma)
+        if image is not None:
+            yield name, image
         return
     make = getattr(imageoperations, f"get{job.image_type}Image")
     for image, name, _ in make(region.image, region.mask, **job.settings):
