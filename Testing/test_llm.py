@@ -99,21 +99,6 @@ def test_padding_and_company_do_not_matter(tiny):
     assert model.score(PROMPTS) == [model.score([prompt])[0] for prompt in PROMPTS]
 
 
-def test_reading_in_packs_gives_the_gradients_of_padded_batches(tiny):
-    model = classifier(tiny)
-    prompts = [model.tokenise(prompt) for prompt in [*PROMPTS, PROMPTS[1]]]
-    outcomes = []
-    for states in (model._last_hidden(prompts), model._read_each(prompts)):
-        model.zero_grad()
-        last = states if isinstance(states, torch.Tensor) else torch.stack([hidden[-1] for hidden in states])
-        logits = model.head(last).squeeze(1)
-        (logits * torch.tensor([1.0, -2.0, 0.5, 3.0])).sum().backward()
-        outcomes.append([logits.detach(), *(parameter.grad.clone() for parameter in model.trainable())])
-    assert any(gradient.abs().max() > 1e-3 for gradient in outcomes[0][1:-2])
-    for ours, padded in zip(*outcomes, strict=True):
-        assert torch.allclose(ours, padded, rtol=1e-3, atol=1e-4)
-
-
 def test_weights_survive_saving_in_the_stored_precision(tiny):
     model = classifier(tiny)
     stored = stored_precision(model.weights())

@@ -55,10 +55,10 @@ def test_packs_hold_every_prompt_and_no_shared_beginning_twice(prompts):
 
 @given(tokenised)
 @settings(deadline=None, max_examples=50)
-def test_every_token_attends_in_one_block_and_what_is_shared_costs_less(prompts):
+def test_every_token_attends_in_some_block_and_what_is_shared_costs_less(prompts):
     (pack,) = packs(prompts)
-    asked = [row for blocks in pack._blocks() for row in blocks.results.flatten().tolist() if row != -1]
-    assert sorted(asked) == list(range(len(pack.tokens)))
+    asked = {row for blocks in pack._blocks() for row in blocks.queries.flatten().tolist()} - {-1}
+    assert asked == set(range(len(pack.tokens)))
     assert all(blocks.queries.shape[1] == BLOCK for blocks in pack._blocks())
     alone = sum(one.effort for prompt in prompts for one in packs([prompt]))
     assert pack.effort < alone or len(prompts) == 1

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -100,13 +99,6 @@ class PromptReader(nn.Module):
         """Token numbers of a prompt; RadllmError where the model cannot read that many."""
         return self._tokens(prompt)
 
-    def order(self, prompt: list[int]) -> list[int]:
-        """What tokenised prompts are sorted by to be read together at the least cost.
-
-        In packs what begins alike follows each other; in padded batches what is equally long.
-        """
-        return prompt if self.device.type == "cpu" else [len(prompt)]
-
     def _tokens_of(self, prompt: str) -> list[int]:
         tokens: list[int] = self._tokenizer.encode(prompt).ids
         if len(tokens) > self.max_tokens:
@@ -144,7 +136,10 @@ class PromptReader(nn.Module):
 
     def _states(self, prompts: Sequence[str], progress: Progress | None) -> Iterator[tuple[str, Tensor]]:
         """Each different prompt with the last layer's hidden states, [tokens × hidden size]."""
-        texts, done = sorted(dict.fromkeys(prompts), key=lambda text: self.order(self.tokenise(text))), 0
+        # What begins alike follows each other, for packs; or what is equally long, for batches without much padding.
+        order = self.tokenise if self.device.type == "cpu" else lambda text: len(self.tokenise(text))
+        texts = sorted(dict.fromkeys(prompts), key=order)
+        done = 0
         self.eval()
         for read in self._passes([self.tokenise(text) for text in texts]):
             with torch.inference_mode():
@@ -166,10 +161,6 @@ class PromptReader(nn.Module):
         return [hidden[:length] for hidden, length in zip(states, lengths.tolist(), strict=True)]
 
     def _last_hidden(self, prompts: Sequence[list[int]]) -> Tensor:
-        if self.device.type == "cpu":
-            last = torch.cat([pack.read_last(self.backbone) for pack in packs(prompts)])
-            places = sorted(range(len(prompts)), key=prompts.__getitem__)  # packs are in ascending order
-            return last[np.argsort(places).tolist()]
         states, lengths = self._read(prompts)
         return states[torch.arange(len(prompts), device=self.device), lengths - 1]
 

@@ -63,30 +63,22 @@ class Pack:
         Args:
             backbone: `llama.Llama`, or a model of transformers that `prepare` has seen.
         """
-        states = self._states(backbone)
-        return [states[rows] for rows in self.prompts]
-
-    def read_last(self, backbone: Any) -> Tensor:
-        """The last layer's hidden state of each prompt's last token, [prompts × hidden size]."""
-        return self._states(backbone)[[rows[-1] for rows in self.prompts]]
-
-    def _states(self, backbone: Any) -> Tensor:
         filling = [0] * (_FEWEST - len(self.tokens))
-        states: Tensor = backbone(
+        states = backbone(
             input_ids=torch.tensor([self.tokens + filling]),
             position_ids=torch.tensor([self.positions + filling]),
             attention_blocks=self._blocks(),
             use_cache=False,
         ).last_hidden_state[0]
-        return states
+        return [states[rows] for rows in self.prompts]
 
     def _blocks(self) -> list[_Blocks]:
         """Those with a token that no block of the prompt before has."""
-        found: dict[int, list[tuple[list[int], int]]] = {}
+        found: dict[int, list[list[int]]] = {}
         for rows, shared in zip(self.prompts, self.shared, strict=True):
             for start in _starts(shared, len(rows)):
-                found.setdefault(start, []).append((rows[: start + BLOCK], shared))
-        return [_Blocks.of(start, prompts) for start, prompts in found.items()]
+                found.setdefault(start, []).append(rows[: start + BLOCK])
+        return [_Blocks.of(start, rows) for start, rows in found.items()]
 
 
 @dataclass(frozen=True)
@@ -94,26 +86,18 @@ class _Blocks:
     """The blocks of a pack that start at the same place of their prompts."""
 
     queries: Tensor
-    """Where in the pack their tokens are, [blocks × BLOCK]; anything beyond the end of a prompt."""
+    """Where in the pack their tokens are, [blocks × BLOCK]; -1 beyond the end of a prompt."""
     keys: Tensor
-    """The same of all tokens up to their end, [blocks × (start + BLOCK)]."""
+    """The same of all tokens up to their end, [blocks × (start + BLOCK)]; anything beyond the end of a prompt."""
     visible: Tensor
     """Which of the keys each query sees, [BLOCK × (start + BLOCK)]."""
-    results: Tensor
-    """Where what the queries attend to belongs, [blocks × BLOCK]; -1 where another block has it: each token's gradient
-    flows through one block."""
 
     @classmethod
-    def of(cls, start: int, prompts: Sequence[tuple[list[int], int]]) -> _Blocks:
-        """
-        Args:
-            prompts: the places of each prompt's tokens up to the block's end, and how many it shares.
-        """
+    def of(cls, start: int, prompts: Sequence[list[int]]) -> _Blocks:
         length = start + BLOCK
-        keys = torch.tensor([[*rows, *[0] * (length - len(rows))] for rows, _ in prompts])
-        results = [[*[-1] * shared, *rows[shared:], *[-1] * (length - len(rows))][start:] for rows, shared in prompts]
+        rows = torch.tensor([[*prompt, *[-1] * (length - len(prompt))] for prompt in prompts])
         visible = torch.ones(BLOCK, length, dtype=torch.bool).tril(start)
-        return cls(keys[:, start:], keys, visible, torch.tensor(results))
+        return cls(rows[:, start:], rows.clamp(min=0), visible)
 
 
 def _starts(shared: int, length: int) -> range:
@@ -150,9 +134,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[_Blocks] 
         )
         return whole.transpose(1, 2)
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
-    attended = value.new_zeros(len(query) + 1, *query.shape[1:])  # the last row takes what is not asked for
+    attended = torch.zeros(len(query) + 1, *query.shape[1:], dtype=query.dtype)  # the last row takes what nobody asked
     for one in blocks:
-        attended[one.results] = functional.scaled_dot_product_attention(
+        attended[one.queries] = functional.scaled_dot_product_attention(
             query[one.queries].transpose(1, 2),
             key[one.keys].transpose(1, 2),
             value[one.keys].transpose(1, 2),

@@ -38,8 +38,7 @@ IntArray = NDArray[np.int_]
 Report = Callable[[str, float], None]
 """Called with what is happening now and how much of this fit is done (0..1)."""
 
-_MOST_TOKENS = 1280
-"""Of the prompts read at once: SmolLM2 with its activations takes 3.3 GB. The gradient is the whole batch's."""
+_MICRO_BATCH = 4  # keeps SmolLM2's activations below 2 GB; the gradient is the whole batch's
 
 
 class TrainingOptions(Record):
@@ -266,13 +265,11 @@ class _Run:
 
     def _step(self, rows: NDArray[np.int_]) -> float:
         total = 0.0
-        ordered = sorted(rows.tolist(), key=lambda row: self.classifier.order(self.tokens[row]))
-        mine, counting = processes.share(np.array(ordered))
+        mine, counting = processes.share(rows)
         self.optimizer.zero_grad()
-        size = max(1, _MOST_TOKENS // max(map(len, self.tokens)))  # the same in every process
-        for start in range(0, len(mine), size):
-            part = slice(start, start + size)
-            with processes.gathering(self.model, start + size >= len(mine)):
+        for start in range(0, len(mine), _MICRO_BATCH):
+            part = slice(start, start + _MICRO_BATCH)
+            with processes.gathering(self.model, start + _MICRO_BATCH >= len(mine)):
                 loss = self._loss(mine[part], counting[part]) / float(self.counts[rows].sum())
                 (loss * processes.count()).backward()  # several processes' gradients are averaged, not added
             total += float(loss.detach())
