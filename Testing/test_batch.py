@@ -111,6 +111,7 @@ def test_what_is_done_is_not_done_again_and_what_failed_only_on_request(mixed, m
     assert (retried.kept, retried.done, retried.failed) == (8, 4, 0)
 
 
+@pytest.mark.long
 def test_another_model_runs_beside_the_old(mixed, model: Model, self_contained_model: Path, monkeypatch) -> None:
     monkeypatch.setenv("RADLLM_CACHE", str(self_contained_model.parent / "cache"))
     other, output = Model.load(self_contained_model), mixed[0]
@@ -211,6 +212,7 @@ def test_what_a_worker_gives_is_text_and_raises_nothing(model: Model) -> None:
         assert bad["reason"].startswith("It cannot be measured (")
 
 
+@pytest.mark.long
 def test_a_server_scores_as_the_model_does(tiny_server, model: Model, tmp_path: Path) -> None:
     remote = Client(tiny_server.ready.url, token_file=tiny_server.ready.token_file).model(model.name)
     by_server = plan(model, tmp_path / "server", found(6), place=ONE)

@@ -40,6 +40,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 
 @pytest.mark.parametrize(("fixture", "dimension"), [("self_contained_model", 2), ("volume_model", 3)])
+@pytest.mark.long
 def test_batch_and_single_classify_agree_on_every_lesion(
     fixture: str, dimension: int, database: Found, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch
 ) -> None:

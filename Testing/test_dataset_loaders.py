@@ -52,6 +52,7 @@ def evaluated(tmp_path: Path, table: Path, *given: str) -> dict:
     ],
     ids=["vindr-mammo", "inbreast", "cbis-ddsm", "breast-us"],
 )
+@pytest.mark.long
 def test_from_folder_to_report(tmp_path, name, tree, settings, given, judged):
     manifest, table = tmp_path / "manifest.csv", tmp_path / "features.csv"
     succeed("dataset", name, tree(tmp_path / name), "-o", manifest)

@@ -48,6 +48,7 @@ def test_inner_folds_find_the_pooling_that_holds_the_signal(lesions, fitted):
 
 
 @pytest.mark.parametrize("columns", [0, COLUMNS])
+@pytest.mark.long
 def test_the_folded_form_is_the_same_model(lesions, fitted, columns):
     fusion = fitted(columns=columns)
     design, embeddings, _, _ = lesions
@@ -56,6 +57,7 @@ def test_the_folded_form_is_the_same_model(lesions, fitted, columns):
 
 
 @pytest.mark.parametrize("kind", FUSIBLE)
+@pytest.mark.long
 def test_every_classifier_learns_from_both_blocks(lesions, fitted, kind):
     fusion = fitted(kind)
     assert roc_auc_score(lesions[2], fusion.chosen.scores) > 0.75

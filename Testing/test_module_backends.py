@@ -85,6 +85,7 @@ def local(panel: Any, model: Path) -> Any:
     return panel.logic.backends["local"]
 
 
+@pytest.mark.long
 def test_a_server_killed_during_the_run_is_one_sentence_and_the_next_click_works(
     panel: Any, self_contained_model: Path
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_wrong_token_is_one_sentence(panel: Any, elsewhere: LocalServer) -> No
     assert panel.ui.classifyButton.enabled
 
 
+@pytest.mark.long
 def test_a_server_of_another_version_says_which_side_to_update(
     panel: Any, self_contained_model: Path, backend_python: str, tmp_path: Path
 ) -> None:

@@ -152,6 +152,7 @@ def _numbers(server) -> tuple[float, float]:
     return float(numbers["radllm_waiting_lesions"]), float(scored)
 
 
+@pytest.mark.long
 def test_over_tls_with_a_token_of_ones_own_until_the_parent_is_gone(tiny_model, tiny_base, tmp_path, monkeypatch):
     trustme = pytest.importorskip("trustme")
     authority = trustme.CA()
