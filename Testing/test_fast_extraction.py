@@ -199,23 +199,24 @@ def test_a_few_voxels(voxels):
     check(lesion_of(grey, mask), some_settings(3, {"Original": {}, "Wavelet": {}}, binCount=8))
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_lesion_in_one_slice_of_a_volume(axis):
+def in_one_slice(axis):
+    """Noise, and a lesion in it that is one voxel thick along this axis."""
     mask = np.zeros((12, 13, 14), bool)
     cut = [slice(3, 9)] * 3
     cut[axis] = slice(6, 7)
     mask[tuple(cut)] = True
-    grey = np.random.default_rng(0).normal(100, 20, mask.shape)
+    return np.random.default_rng(0).normal(100, 20, mask.shape), mask
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_lesion_in_one_slice_of_a_volume(axis):
+    grey, mask = in_one_slice(axis)
     check(lesion_of(grey, mask, (0.7, 0.8, 3.0)), some_settings(3, {"Original": {}}, binCount=8))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_lesion_in_one_slice_measured_as_flat(axis):
-    mask = np.zeros((12, 13, 14), bool)
-    cut = [slice(3, 9)] * 3
-    cut[axis] = slice(6, 7)
-    mask[tuple(cut)] = True
-    grey = np.random.default_rng(0).normal(100, 20, mask.shape)
+    grey, mask = in_one_slice(axis)
     parameters = {
         "featureClass": {"shape": None, "shape2D": None, "glcm": None},
         "setting": {"force2D": True, "force2Ddimension": axis, "binCount": 8},

@@ -10,15 +10,16 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "radllm_backend"
 FILES = """
     errors processes safe_files features feature_names shipped descriptors knowledge prediction dicom_decoding
-    dicom_files image_files imaging candidates dicom_segmentations dicom_masks dicom_matching extraction feature_table
-    cohort selection prompt prompt_writer model_cache fetching tokenizer_file base_models estimates calibration
-    calibrating conformal protocol connection client local_server metrics intervals stability scorecard heads classical
-    fusion explanation training_reference bundle cautions prompt_packs llama llm model mask_stability verification
-    exporting vllm_engine micro_batches served_models server_files server_connections server_journal server_trust
-    server_app server model_card training evaluation table_evaluation methods contenders performance training_plan
-    training_card building adaptation datasets dicom_database batch_lesions batch_worker batch_preload batch_cluster
-    batch_results batch_exports reproduction reports batch_scoring batch benchmarks doctor console cli_support
-    cli_lesions cli_studies cli_batch cli_datasets cli_reproduce cli_server cli_bench cli __main__
+    dicom_files image_files content_hash imaging candidates dicom_segmentations dicom_masks dicom_matching cropping mesh
+    image_filters fast_features extraction feature_table cohort selection prompt prompt_writer model_cache fetching
+    tokenizer_file base_models estimates calibration calibrating conformal protocol connection client local_server
+    metrics intervals stability scorecard heads classical fusion explanation training_reference bundle cautions
+    prompt_packs llama llm model mask_stability verification exporting vllm_engine micro_batches served_models
+    server_files server_connections server_journal server_trust server_app server model_card training evaluation
+    table_evaluation methods contenders performance training_plan training_card building adaptation datasets
+    dicom_database batch_lesions batch_worker batch_preload batch_cluster batch_results batch_exports reproduction
+    reports batch_scoring batch benchmarks doctor console cli_support cli_lesions cli_studies cli_batch cli_datasets
+    cli_reproduce cli_server cli_bench cli __main__
 """
 TORCH_FREE_FILES = """
     errors features feature_names prediction imaging candidates extraction feature_table cohort selection prompt

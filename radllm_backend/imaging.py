@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
+from radllm_backend.content_hash import content_sha256
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import MODALITIES, Geometry
 from radllm_backend.image_files import ImageFile, Segment, grey, read_image, read_mask
@@ -25,10 +23,6 @@ _SPACING_CONTRADICTION = 0.01
 _GRID_TOLERANCE = 1e-3  # of a voxel
 _DIRECTION_TOLERANCE = 1e-4
 _LABELS_SHOWN = 10
-_BLOCK = 2**16  # values that are converted at a time: they stay in the processor's cache
-_MOST_KNOWN = 1000
-_known_sha256: dict[tuple[str, tuple[int, ...], str], str] = {}
-"""Content hashes by data type, size and hash of the stored values: each lesion of an image asks for the same one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,38 +140,12 @@ class Lesion:
         It does not depend on the file format, on the type in which whole numbers are stored, on the place in space or
         on the spacing (which `geometry` tells): an exported PNG that lost its spacing is still the same image.
         """
-        return _content_sha256(self.image, "<f8")
+        return content_sha256(self.image, "<f8")
 
     @cached_property
     def mask_sha256(self) -> str:
         """SHA-256 of the mask's content, as ``image_sha256``, with the values as bytes."""
-        return _content_sha256(self.mask, "u1")
-
-
-def _content_sha256(pixels: sitk.Image, dtype: str) -> str:
-    """Of whole numbers it is remembered, by the hash of the stored values, which are fewer bytes."""
-    values, size = sitk.GetArrayViewFromImage(pixels), pixels.GetSize()
-    if values.dtype.kind == "f" or values.dtype == dtype:
-        return _converted_sha256(values, size, dtype)
-    stored = values.dtype.str, size, hashlib.sha256(values.data).hexdigest()
-    known = _known_sha256.get(stored)
-    if known is None:
-        known = _converted_sha256(values, size, dtype)
-        if len(_known_sha256) >= _MOST_KNOWN:
-            _known_sha256.clear()
-        _known_sha256[stored] = known
-    return known
-
-
-def _converted_sha256(values: NDArray[Any], size: Sequence[int], dtype: str) -> str:
-    digest = hashlib.sha256(f"size {size}\n".encode())
-    flat = values.reshape(-1)
-    for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK].astype(dtype, copy=False)
-        if values.dtype.kind == "f":
-            block = block + block.dtype.type(0)  # turns -0 into 0, which whole numbers do not tell apart
-        digest.update(block.data)
-    return digest.hexdigest()
+        return content_sha256(self.mask, "u1")
 
 
 def _files(
