@@ -14,7 +14,7 @@ FILES = """
     image_filters fast_features extraction feature_table cohort selection prompt prompt_writer model_cache fetching
     tokenizer_file base_models estimates calibration calibrating conformal protocol connection client local_server
     metrics intervals stability scorecard heads classical fusion explanation training_reference bundle cautions
-    prompt_packs llama llm model mask_stability verification exporting vllm_engine micro_batches served_models
+    linear prompt_packs llama llm model mask_stability verification exporting vllm_engine micro_batches served_models
     server_files server_connections server_journal server_trust server_app server model_card training evaluation
     table_evaluation methods contenders performance training_plan training_card building adaptation datasets
     dicom_database batch_lesions batch_worker batch_preload batch_cluster batch_results batch_exports reproduction
@@ -39,6 +39,11 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("radllm_backend."):
             found.add(node.module.split(".")[1])
     return found & set(ORDER)
+
+
+def test_every_file_has_its_place():
+    found = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
+    assert found - {"__init__"} == set(ORDER)
 
 
 def test_a_file_imports_only_from_those_before_it():

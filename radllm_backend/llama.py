@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from radllm_backend.base_models import BaseModelFolder, tensors_of
+from radllm_backend.linear import Linear
 from radllm_backend.prompt_packs import attend
 from radllm_backend.safe_files import read_json
 
@@ -141,7 +142,8 @@ class _FeedForward(nn.Module):
         self.down_proj = _linear(shape.intermediate_size, shape.hidden_size)
 
     def forward(self, states: Tensor) -> Tensor:
-        return self.down_proj(functional.silu(self.gate_proj(states)) * self.up_proj(states))
+        gate = functional.silu(self.gate_proj(states), inplace=True)  # the largest tensors: no copies of them
+        return self.down_proj(gate.mul_(self.up_proj(states)))
 
 
 class _Norm(nn.Module):
@@ -157,7 +159,7 @@ class _Norm(nn.Module):
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
-    return nn.Linear(inputs, outputs, bias=False)
+    return Linear(inputs, outputs, bias=False)
 
 
 def _turned(heads: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
