@@ -20,7 +20,7 @@ pytest.importorskip("radiomics")
 pytest.importorskip("distributed")
 pytest.importorskip("pyarrow")
 
-from radllm_backend import batch_cluster, extract
+from radllm_backend import batch, batch_cluster, extract
 from radllm_backend.batch import Step, _Run, run_batch
 from radllm_backend.batch_cluster import Place
 from radllm_backend.batch_scoring import Ready, scored
@@ -201,13 +201,18 @@ def test_a_server_that_is_gone_ends_the_run(model: Model, tmp_path: Path) -> Non
         scored(plan(gone, tmp_path, found(1)), ready(model, True))  # type: ignore[arg-type]
 
 
+def measured(settings: str, reader: str) -> dict[str, Any]:
+    (answer,) = measure([candidate(1).model_dump_json()], settings, reader)
+    return dict(json.loads(answer))
+
+
 def test_what_a_worker_gives_is_text_and_raises_nothing(model: Model) -> None:
     settings = settings_text(model.settings)
-    good = json.loads(measure(candidate(1).model_dump_json(), settings, "batch_cases:read_generated"))
+    good = measured(settings, "batch_cases:read_generated")
     assert good["features"]["values"]
     assert good["reason"] == ""
     for reader in ("batch_cases:no_such", "no_such_module:read", "batch_cases"):
-        bad = json.loads(measure(candidate(1).model_dump_json(), settings, reader))
+        bad = measured(settings, reader)
         assert bad["features"] is None
         assert bad["reason"].startswith("It cannot be measured (")
 
@@ -394,9 +399,33 @@ def test_an_answer_that_is_gone_with_its_worker_is_asked_for_again(model, tmp_pa
     assert (list(run.pending), run._flying, run.counts.failed) == ([lesion], {}, 0)
 
 
+@pytest.mark.parametrize(("seconds", "given"), [(0.01, 5), (0.25, 4), (0.4, 2), (3.0, 1)])
+def test_a_worker_is_given_a_second_s_work_at_a_time_and_less_near_the_end(model, tmp_path, seconds, given) -> None:
+    lesions = found(20).candidates
+    run = _Run(plan(model, tmp_path, found(20)), None, deque(lesions), lambda step: None)
+    run._lesion_seconds = seconds
+    taken = [run._next() for _ in range(20)]
+    assert len(taken[0]) == given
+    assert [len(each) for each in taken] == sorted((len(each) for each in taken), reverse=True)
+    assert [lesion for each in taken for lesion in each] == lesions
+
+
+@pytest.mark.long
+def test_lesions_that_a_worker_was_given_with_one_that_ends_it_are_measured_all_the_same(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "_WORK_SECONDS", 100)
+    source = found(40)
+    lesions = [candidate(number, "killed" if number == 2 else "lesion") for number in range(40)]
+    source = source.model_copy(update={"candidates": lesions})
+    summary = run_batch(plan(model, tmp_path / "out", source))
+    assert (summary.done, summary.failed) == (39, 1)
+    assert [row.number for row in kept(tmp_path / "out", model) if row.status == "failed"] == [2]
+
+
 def a_run_with_one_lesion_under_way(model: Model, folder: Path) -> tuple[_Run, Any]:
     """The moment between a worker's answer and its fetching, which no real cluster can be caught in."""
     source = found(1)
     run = _Run(plan(model, folder, source), None, deque(), lambda step: None)
-    run._flying["lesion-1"], run._futures["lesion-1"] = source.candidates[0], None
+    run._flying["lesion-1"], run._futures["lesion-1"] = [source.candidates[0]], None
     return run, source.candidates[0]

@@ -40,6 +40,10 @@ EXPLAINED_TOGETHER = 8
 _LONGEST_WAIT = 1.0
 """Seconds that a measured lesion waits for others to be scored with."""
 _TICK = 0.1
+_WORK_SECONDS = 1.0
+"""That a worker is given at a time, or one lesion: each message costs the main process some milliseconds."""
+_MOST_AT_A_TIME = 16
+"""Lesions: they are measured anew where a worker dies meanwhile."""
 _COUNT_SECONDS = 2.0
 """Between two looks at how many workers there are: those of a cluster come and go."""
 
@@ -152,8 +156,11 @@ def _make_folder(folder: Path) -> None:
 
 def _carry_out(run: _Run, place: Place) -> bool:
     """Start the workers and do all that is pending; whether a signal ended it before."""
-    with stopping() as stop, connected(place) as client:
-        return run.all(client, stop)
+    with ThreadPoolExecutor(1, "scoring") as scorer, stopping() as stop:
+        loading = scorer.submit(run.plan.model.warm_up)  # while the workers start: neither waits for the other
+        with connected(place) as client:
+            loading.result()
+            return run.all(client, scorer, stop)
 
 
 @contextmanager
@@ -189,14 +196,16 @@ class _Run:
     _suspects: deque[Candidate] = field(default_factory=deque)
     """Their worker died, which another lesion may have been the cause of: tried once more, each alone."""
     _alone: Candidate | None = None
-    _flying: dict[str, Candidate] = field(default_factory=dict)
-    """By their future's key."""
+    _flying: dict[str, list[Candidate]] = field(default_factory=dict)
+    """By their future's key: those that a worker is given at a time."""
     _futures: dict[str, Any] = field(default_factory=dict)
     _landed: SimpleQueue[Any] = field(default_factory=SimpleQueue)
     _waiting: list[Ready] = field(default_factory=list)
     _scoring: Future[list[Row]] | None = None
     _being_scored: int = 0
     _threads: int = 1
+    _lesion_seconds: float = _WORK_SECONDS
+    """That a worker takes for one."""
     _counted: float = -_COUNT_SECONDS
     _begun: float = 0.0
 
@@ -205,22 +214,21 @@ class _Run:
         self._settings_text = settings_text(self.plan.settings)
         self._together = EXPLAINED_TOGETHER if self.plan.explain else SCORED_TOGETHER
 
-    def all(self, client: Client, stop: threading.Event) -> bool:
+    def all(self, client: Client, scorer: ThreadPoolExecutor, stop: threading.Event) -> bool:
         """Do all that is pending; whether it was stopped before."""
         self._begun = time.monotonic()  # the workers' start is not a part of the rate
-        with ThreadPoolExecutor(1, "scoring") as scorer:
-            try:
-                while not stop.is_set() and self._is_unfinished:
-                    self._send(client)
-                    self._collect(client)
-                    self._score(scorer)
-                    self._keep()
-            finally:
-                with suppress(Exception):  # of a scheduler that is gone, and has its sentence already
-                    client.cancel(list(self._futures.values()), force=True)
-            if self._scoring:  # a signal came meanwhile, and what was worked for is kept
-                self._scoring.exception()
+        try:
+            while not stop.is_set() and self._is_unfinished:
+                self._send(client)
+                self._collect(client)
+                self._score(scorer)
                 self._keep()
+        finally:
+            with suppress(Exception):  # of a scheduler that is gone, and has its sentence already
+                client.cancel(list(self._futures.values()), force=True)
+        if self._scoring:  # a signal came meanwhile, and what was worked for is kept
+            self._scoring.exception()
+            self._keep()
         return self._is_unfinished
 
     @property
@@ -228,31 +236,35 @@ class _Run:
         return bool(self.pending or self._suspects or self._flying or self._waiting or self._scoring)
 
     def _send(self, client: Client) -> None:
-        """Give the workers more, a lesion in advance each."""
+        """Give the workers more, something in advance each."""
         if time.monotonic() - self._counted >= _COUNT_SECONDS:
             self._threads, self._counted = threads(client), time.monotonic()
-        at_once = 2 * self._threads
-        most = at_once + 4 * self._together
-        while len(self._flying) < at_once and len(self._flying) + len(self._waiting) + self._being_scored < most:
-            candidate = self._next()
-            if candidate is None:
+        while len(self._flying) < 2 * self._threads and self._under_way < 2 * self._threads + 4 * self._together:
+            lesions = self._next()
+            if not lesions:
                 return
-            key = f"lesion-{uuid.uuid4().hex}"
-            given = (candidate.model_dump_json(), self._settings_text, self.plan.read)
+            key = f"lesions-{uuid.uuid4().hex}"
+            given = ([lesion.model_dump_json() for lesion in lesions], self._settings_text, self.plan.read)
             try:
                 future = client.submit(measure, *given, key=key, pure=False)
             except Exception as error:  # Dask says in many ways that it is closed
                 raise scheduler_gone() from error
-            self._flying[key], self._futures[key] = candidate, future
+            self._flying[key], self._futures[key] = lesions, future
             future.add_done_callback(self._landed.put)
 
-    def _next(self) -> Candidate | None:
+    @property
+    def _under_way(self) -> int:
+        return sum(map(len, self._flying.values())) + len(self._waiting) + self._being_scored
+
+    def _next(self) -> list[Candidate]:
+        """What a worker is given at a time; near the end less, so that none waits for another."""
         if self.pending:
-            return self.pending.popleft()
+            share = min(len(self.pending) // (4 * self._threads), int(_WORK_SECONDS / self._lesion_seconds))
+            return [self.pending.popleft() for _ in range(max(1, min(share, _MOST_AT_A_TIME)))]
         if self._suspects and not self._flying:
             self._alone = self._suspects.popleft()
-            return self._alone
-        return None
+            return [self._alone]
+        return []
 
     def _collect(self, client: Client) -> None:
         """Take what the workers have done, after a short wait."""
@@ -266,38 +278,40 @@ class _Run:
                 raise scheduler_gone() from None
 
     def _take(self, client: Client, future: Any) -> None:
-        candidate = self._flying.pop(future.key)
+        lesions = self._flying.pop(future.key)
         del self._futures[future.key]
-        measured = self._answer(client, future, candidate)
-        if measured is None:
-            return
-        if measured.features is None:
-            self._add([row_of(self.plan, candidate, seconds=measured.seconds, reason=measured.reason)])
-        else:
-            self._waiting.append(Ready(candidate, measured.features, measured.seconds, time.monotonic()))
+        for candidate, measured in zip(lesions, self._answers(client, future, lesions), strict=False):
+            self._lesion_seconds += 0.1 * (max(measured.seconds, 1e-3) - self._lesion_seconds)
+            if measured.features is None:
+                self._add([row_of(self.plan, candidate, seconds=measured.seconds, reason=measured.reason)])
+            else:
+                self._waiting.append(Ready(candidate, measured.features, measured.seconds, time.monotonic()))
 
-    def _answer(self, client: Client, future: Any, candidate: Candidate) -> Measured | None:
-        """What a worker says of a lesion; None where it has to be measured again."""
+    def _answers(self, client: Client, future: Any, lesions: list[Candidate]) -> list[Measured]:
+        """What a worker says of lesions; nothing where they have to be measured again."""
         from distributed import KilledWorker
 
         if future.status == "lost":  # its worker, ended by the next lesion, took the answer along
-            self.pending.appendleft(candidate)
-            return None
+            self.pending.extendleft(reversed(lesions))
+            return []
         try:
-            return Measured.model_validate_json(future.result())
+            return [Measured.model_validate_json(answer) for answer in future.result()]
         except KilledWorker:
-            if candidate is not self._alone:
-                self._suspects.append(candidate)
-                return None
-            return Measured(
-                reason="The process that measured it was ended, probably for want of memory: give it more (--memory)."
-            )
+            if lesions != [self._alone]:
+                self._suspects.extend(lesions)
+                return []
+            return [
+                Measured(
+                    reason="The process that measured it was ended, probably for want of memory: give it more "
+                    "(--memory)."
+                )
+            ]
         except (CancelledError, OSError) as error:  # what a worker itself raises arrives as an answer
             raise scheduler_gone() from error
-        except Exception as error:  # the worker could not be given it
+        except Exception as error:  # the worker could not be given them
             if client.status != "running":
                 raise scheduler_gone() from error
-            return Measured(reason=reason_of(error, candidate))
+            return [Measured(reason=reason_of(error, candidate)) for candidate in lesions]
 
     def _score(self, scorer: ThreadPoolExecutor) -> None:
         """Start the next scoring: of many together, or of those who have waited long enough."""

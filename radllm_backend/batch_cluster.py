@@ -24,6 +24,12 @@ _LOCAL = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.worker.preload": ["radllm_backend.batch_preload"],
+    # Dask lets workers give memory back to the system at once, which clears it anew for each mammogram: a fifth slower.
+    "distributed.nanny.pre-spawn-environ": {
+        "MALLOC_TRIM_THRESHOLD_": 2**30,
+        "MALLOC_MMAP_THRESHOLD_": 2**30,
+        "MALLOC_ARENA_MAX": 1,
+    },
 }
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 _START_SECONDS = 60

@@ -1,7 +1,14 @@
-"""What a worker process of this computer does first: it leaves Ctrl-C to the main process, which ends it in order."""
+"""What a worker process of this computer does first.
+
+It leaves Ctrl-C to the main process, which ends it in order, and imports what the first lesion needs.
+"""
 
 from __future__ import annotations
 
 import signal
+
+import radiomics.featureextractor  # noqa: F401
+
+from radllm_backend import batch_lesions, dicom_decoding, fast_features  # noqa: F401
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)

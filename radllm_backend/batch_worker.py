@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from radllm_backend import __version__
@@ -31,17 +31,21 @@ class Measured(Record):
     seconds: float = 0
 
 
-def measure(candidate: str, settings: str, reader: str = READER) -> str:
-    """Read one lesion and extract its features. Whatever goes wrong is in the answer: nothing is raised.
+def measure(candidates: Sequence[str], settings: str, reader: str = READER) -> list[str]:
+    """Read lesions and extract their features. Whatever goes wrong is in the answers: nothing is raised.
 
     Args:
-        candidate: a `Candidate` as JSON.
+        candidates: each a `Candidate` as JSON.
         settings: name and content of the `Settings`, as `settings_text` writes them.
-        reader: ``module:function`` that reads the lesion.
+        reader: ``module:function`` that reads a lesion.
 
     Returns:
-        A `Measured` as JSON.
+        A `Measured` as JSON for each.
     """
+    return [_measured(candidate, settings, reader).model_dump_json() for candidate in candidates]
+
+
+def _measured(candidate: str, settings: str, reader: str) -> Measured:
     begun = time.perf_counter()
     chosen = Candidate.model_validate_json(candidate)
     try:
@@ -49,7 +53,7 @@ def measure(candidate: str, settings: str, reader: str = READER) -> str:
     except Exception as error:  # one lesion in thousands, of files from anywhere: it stops nothing
         features, reason = None, reason_of(error, chosen)
     seconds = time.perf_counter() - begun
-    return Measured(features=features, reason=reason, seconds=seconds).model_dump_json()
+    return Measured(features=features, reason=reason, seconds=seconds)
 
 
 def lesion_of(candidate: Candidate, reader: str) -> Lesion:

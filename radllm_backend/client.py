@@ -279,6 +279,9 @@ class RemoteModel:
             raise RadllmError(f"The model {self.name} reads descriptors and no features of an image.")
         return Settings.from_dict(self.served.settings, self.served.settings_name)
 
+    def warm_up(self) -> None:
+        """As `Model.warm_up`: the server has done it."""
+
     def sent(self, features: Features) -> protocol.SentLesion:
         """All that is sent of a lesion: the features that the model reads, and their provenance."""
         return protocol.sent_lesion(features, self.served.features)

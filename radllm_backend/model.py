@@ -90,6 +90,10 @@ class Model:
     def name(self) -> str:
         return self.card.name
 
+    def warm_up(self) -> None:
+        """Load the language model now; RadllmError where its base model is not there."""
+        self.reader  # noqa: B018
+
     def predict(self, features: Features, *, confidence: float = DEFAULT_CONFIDENCE) -> Prediction:
         """The prediction of one lesion with its reasons: each feature's share, what would change the call, and the
         nearest training lesions.

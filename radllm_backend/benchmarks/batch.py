@@ -28,7 +28,7 @@ from radllm_backend.model import Model
 
 WANTED = 12
 _MODEL = "breast-us"
-_FILES = 8
+_IMAGES = 8
 _ACROSS = 300
 _IN_TURN = 10
 """Lesions that the loop goes over in a round: one takes as long as the other."""
@@ -44,7 +44,7 @@ def comparisons(runs: int, work: Path, tell: Progress) -> Iterator[Comparison]:
     """
     count, in_turn = (6, 2) if os.environ.get(QUICK) else (200, _IN_TURN)
     model = Model.load(_MODEL)
-    tell(f"batch: writing {_FILES} mammograms and {count} masks")
+    tell(f"batch: writing {count} mammograms and masks")
     lesions = write_lesions(work, count)
     found = find_in_manifest(work / "manifest.csv")
     loop, together = [], []
@@ -64,17 +64,17 @@ def comparisons(runs: int, work: Path, tell: Progress) -> Iterator[Comparison]:
 
 
 def write_lesions(work: Path, count: int) -> Lesions:
-    """Some mammograms, a mask for each lesion, and ``manifest.csv`` of them."""
+    """A mammogram and a mask for each lesion, some 10 MB, and ``manifest.csv`` of them."""
     shape = (450, 270) if os.environ.get(QUICK) else FULL_FIELD
-    images = []
-    for number in range(_FILES):
-        images.append(work / f"mammogram{number}.dcm")
-        write_mammogram(images[-1], generated_mammogram(shape, number), JPEGLosslessSV1)
+    images = [generated_mammogram(shape, number) for number in range(min(count, _IMAGES))]
     random, lesions = np.random.default_rng(0), []
     for number in range(count):
+        lesions.append((work / f"mammogram{number}.dcm", work / f"mask{number}.nrrd"))
+        image = images[number % len(images)]
+        image[0, 0] = number  # no two are the same, so that nothing that is remembered of one helps the next
+        write_mammogram(lesions[-1][0], image, JPEGLosslessSV1)
         mask = sitk.GetImageFromArray(_disc(shape, random)[np.newaxis])
         mask.SetSpacing((0.05, 0.05, 1))
-        lesions.append((images[number % _FILES], work / f"mask{number}.nrrd"))
         sitk.WriteImage(mask, str(lesions[-1][1]), useCompression=True)
     with (work / "manifest.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -115,7 +115,7 @@ def _seconds_in_a_loop(lesions: Lesions, model: Model) -> float:
 def _bound(lesions: Lesions, model: Model) -> str:
     """What a lesion's time goes to, in one process."""
     steps: list[tuple[float, float, float]] = []
-    for image, mask in lesions[:_FILES]:
+    for image, mask in lesions[:_IMAGES]:
         begun = time.perf_counter()
         lesion = Lesion.from_files(image, mask, modality="MG")
         read = time.perf_counter()
