@@ -42,6 +42,8 @@ def main() -> int:
     if sys.version_info < (3, 11):
         print("develop.py: Python 3.11 or newer is needed: run it with python3.11.", file=sys.stderr)
         return 1
+    # Compiled once and kept, as users have it: else each of the many processes compiles PyTorch anew, for seconds.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
         return demo() if given.job == "demo" else test(given.arguments)
     except subprocess.CalledProcessError as error:

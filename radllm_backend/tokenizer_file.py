@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 _PARTS = ("type", "vocab", "merges")
+_BREATH = 0.01
+"""Seconds for the other threads between two parts."""
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -22,6 +25,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
         Exception: the file is malformed; the library raises nothing more precise.
     """
     description = json.loads(path.read_bytes())
+    time.sleep(_BREATH)
     model: dict[str, Any] = description["model"]
     if model.get("type") != "BPE":
         return Tokenizer.from_file(str(path))

@@ -23,7 +23,7 @@ def importLanguageModel() -> None:
 
 
 def _openTorchLibrary() -> None:
-    """Let the system load PyTorch's 400 MB library beforehand.
+    """Let the system load PyTorch's libraries, 400 MB, beforehand.
 
     Python's import would hold its lock, for which all other threads wait, for a quarter of a second; a foreign function
     is called without it.
@@ -31,12 +31,13 @@ def _openTorchLibrary() -> None:
     torch = find_spec("torch")
     if os.name != "posix" or torch is None or not torch.origin:
         return
-    library = Path(torch.origin).parent / "lib" / f"libtorch_cpu.{'dylib' if sys.platform == 'darwin' else 'so'}"
+    ending = "dylib" if sys.platform == "darwin" else "so"
     # Whatever goes wrong here goes wrong again, with its reason, where torch is imported.
     with contextlib.suppress(OSError, AttributeError):
         load = ctypes.CDLL(None).dlopen
         load.restype, load.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_int)
-        load(os.fsencode(library), os.RTLD_NOW)
+        for name in ("libtorch_cpu", "libtorch_python"):
+            load(os.fsencode(Path(torch.origin).parent / "lib" / f"{name}.{ending}"), os.RTLD_NOW)
 
 
 @contextlib.contextmanager
