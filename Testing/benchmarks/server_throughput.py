@@ -3,10 +3,11 @@
     python Testing/benchmarks/server_throughput.py --model breast-us --clients 64 --requests 50
 
 Two servers run side by side, one that scores each lesion by itself and remembers nothing (``--batch 1 --remember 0``),
-and one as it is shipped. They are asked in turn, `--rounds` times, on two loads:
+and one as it is shipped. They are asked in turn, `--rounds` times, on three loads:
 
 * *different*: every request has another lesion. Here only scoring together, and doing the rest meanwhile, can help;
   on a CPU a batch saves what its prompts begin with in common.
+* *mixed*: each request has one of as many lesions as an eighth of the requests, at random, as in `test_server_load`.
 * *shared*: all clients have the same lesions, as in a course. Each is scored once.
 
 Prints the medians, and the ratios with their range; ``--json FILE`` writes them too.
@@ -18,6 +19,7 @@ import argparse
 import http.client
 import json
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -30,12 +32,16 @@ from server_helpers import body_of, headers_of, lesions, port_of, start
 
 from radllm_backend.local_server import LocalServer
 
+LOADS = ("different", "mixed", "shared")
+_ASKED = 8
+"""How often a lesion of the mixed load is asked for, on average."""
+
 
 def main() -> None:
     given = arguments()
     base = Path(given.base_model) if given.base_model else None
     cache = Path(os.environ.get("RADLLM_CACHE", "")) if os.environ.get("RADLLM_CACHE") else None
-    results: dict[str, list[dict[str, float]]] = {"different": [], "shared": []}
+    results: dict[str, list[dict[str, float]]] = {load: [] for load in LOADS}
     with tempfile.TemporaryDirectory() as folder:
         environment = {"XDG_RUNTIME_DIR": folder, "OMP_NUM_THREADS": str(given.threads)}
         common = (given.model, base, cache or default_cache())
@@ -74,18 +80,23 @@ def one_round(
     given: argparse.Namespace, name: str, load: str, number: int, plain: LocalServer, batched: LocalServer
 ) -> dict[str, float]:
     """Requests a second of either server on lesions that no round had before."""
-    count = given.clients * given.requests if load == "different" else given.requests
-    seed = 1000 * number + (0 if load == "different" else 500)
-    bodies = [json.dumps(body_of([lesion], name)).encode() for lesion in lesions(given.model, count, seed)]
-    parts = [
-        bodies[client * given.requests : (client + 1) * given.requests] if load == "different" else bodies
-        for client in range(given.clients)
-    ]
+    parts = requests_of(given, name, load, 1000 * number + 300 * LOADS.index(load))
     return {
         "one at a time": rate(plain, [[body for part in parts for body in part][: given.alone]]),
         "together, without micro-batches": rate(plain, shortened(parts, given.alone)),
         "together": rate(batched, parts),
     }
+
+
+def requests_of(given: argparse.Namespace, name: str, load: str, seed: int) -> list[list[bytes]]:
+    """What each client sends."""
+    total = given.clients * given.requests
+    count = {"different": total, "mixed": max(1, total // _ASKED), "shared": given.requests}[load]
+    bodies = [json.dumps(body_of([lesion], name)).encode() for lesion in lesions(given.model, count, seed)]
+    if load == "shared":
+        return [bodies] * given.clients
+    drawn = bodies if load == "different" else random.Random(seed).choices(bodies, k=total)
+    return [drawn[start : start + given.requests] for start in range(0, total, given.requests)]
 
 
 def shortened(parts: list[list[bytes]], count: int) -> list[list[bytes]]:
