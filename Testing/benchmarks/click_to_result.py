@@ -112,7 +112,7 @@ def measured(panel: Any, work: Path, rounds: int) -> Comparison:
         all_of_it.append(results[-1] + seconds(lambda: export(panel)))
     columns, rows = volume.GetImageData().GetDimensions()[:2]
     return Comparison(
-        subject="click to result",
+        subject="click-to-result",
         case=f"lesion of {ACROSS} px in a mammogram of {columns} × {rows} (DICOM, 16 bits), {MODEL}, warm local server",
         usual="SlicerRadiomics' way for its features alone: NRRD files, a spawned process, CSV",
         usual_seconds=tuple(usual[1:]),
