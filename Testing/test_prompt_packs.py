@@ -64,6 +64,13 @@ def test_every_token_attends_in_some_block_and_what_is_shared_costs_less(prompts
     assert pack.effort < alone or len(prompts) == 1
 
 
+def test_packs_have_few_sizes():
+    sizes = [prompt_packs._rounded(tokens) for tokens in range(1, 2049)]
+    assert len(set(sizes)) == 40
+    assert all(tokens <= size <= max(16, 1.13 * tokens, tokens + 15) for tokens, size in enumerate(sizes, 1))
+    assert sizes[-1] == 2048
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("most", [4096, 150])
 def test_hidden_states_are_the_same_to_the_last_bit_in_any_company(reader, monkeypatch, threads, most):

@@ -25,6 +25,8 @@ _MOST = 2048
 """Tokens of a pack. Each pack reads its beginnings anew, and takes some 50 MB for a model of 135 million weights."""
 _FEWEST = 16
 """Of one to three rows a matrix product is computed in another way, with other last bits."""
+_SIZES = 8
+"""That packs have from one power of two to the next: for each, oneDNN keeps programs in memory, half a MB apiece."""
 _WEIGHTS, _ATTENTION = 20, 5
 """Fetching all weights, once a pack, and the attention of a block take as long as so many tokens."""
 _NAME = "radllm_packs"
@@ -65,7 +67,7 @@ class Pack:
         Args:
             backbone: `llama.Llama`, or a model of transformers that `prepare` has seen.
         """
-        filling = [0] * (_FEWEST - len(self.tokens))
+        filling = [0] * (_rounded(len(self.tokens)) - len(self.tokens))
         states = backbone(
             input_ids=torch.tensor([self.tokens + filling]),
             position_ids=torch.tensor([self.positions + filling]),
@@ -100,6 +102,12 @@ class _Blocks:
         rows = torch.tensor([[*prompt, *[-1] * (length - len(prompt))] for prompt in prompts])
         visible = torch.ones(BLOCK, length, dtype=torch.bool).tril(start)
         return cls(rows[:, start:], rows.clamp(min=0), visible)
+
+
+def _rounded(tokens: int) -> int:
+    """To the next of few sizes: at most an eighth more, but for the shortest."""
+    step = max(_FEWEST, (1 << tokens.bit_length()) // (2 * _SIZES))
+    return -(-tokens // step) * step
 
 
 def _starts(shared: int, length: int) -> range:
