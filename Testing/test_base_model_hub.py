@@ -8,11 +8,12 @@ import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from base_model_helpers import KEPT, edit, files_below, finish, python
+from stand_ins import StandInServer
 
 from radllm_backend import base_models, fetching
 from radllm_backend.errors import RadllmError
@@ -72,7 +73,7 @@ class HubHandler(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(tiny_base: Path, tmp_path: Path) -> Iterator[Hub]:
     hub = Hub(Path(shutil.copytree(tiny_base, tmp_path / "hub")))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (HubHandler,), {"hub": hub}))
+    server = StandInServer(("127.0.0.1", 0), type("Handler", (HubHandler,), {"hub": hub}))
     hub.address = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield hub

@@ -116,6 +116,7 @@ llm.computes_bf16 = lambda device: False
 assert processes.sharded()
 for name in sys.argv[2:4]:
     fit(lesions(37), "US", base_models.locate(sys.argv[1]), ODD, Path(name), lambda what, done: None)
+processes.leave()
 """
 ODD = TrainingOptions(features=2, epochs=2, learning_rate=0.005, rank=4, batch_size=7, folds=0)
 """29 lesions in batches of 7 and a last one of 1: two processes must fill up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -197,7 +198,11 @@ def test_the_process_ends_with_the_panel_and_with_slicer(
     batch.panel.batch.update()
     # Loading the model and starting workers takes long enough for it to see that nobody is there.
     job = [f"--dicom-database={archive}", f"--model={self_contained_model}", f"--output={tmp_path / 'out'}"]
-    alone = BatchProcess(GivenPython(backend_python), job)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts Slicer in the background
+    try:
+        alone = BatchProcess(GivenPython(backend_python), job)
+    finally:
+        signal.signal(signal.SIGINT, before)
     alone._process.stdin.close()  # what the system does when Slicer is gone
     wait_until(lambda: not alone.isRunning())
     assert alone.events(1) == []

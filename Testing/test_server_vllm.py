@@ -10,7 +10,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("uvicorn")
 from command_line import radllm, succeed
 from server_helpers import lesions, start
+from stand_ins import StandInServer
 
 from radllm_backend import Model
 from radllm_backend.bundle import read_bundle
@@ -62,7 +63,7 @@ class PretendedVllm:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = StandInServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 

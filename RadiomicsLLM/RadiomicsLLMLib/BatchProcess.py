@@ -18,9 +18,10 @@ from .ProcessGroup import asSentence, killGroup, reasonOf, startGroup
 from .SlicerPackages import SlicerPackages
 
 _PROGRAM = """
-import _thread, os, sys, threading
+import _thread, os, signal, sys, threading
 
 sys.path += {folders!r}
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def watch():
     os.read(0, 1)
@@ -31,6 +32,7 @@ from radllm_backend.cli import main
 main()
 """
 """Its standard input ends when Slicer closes it, or is gone, however: then it stops as after Ctrl+C, on any system.
+A process of a Slicer that a shell started in the background would ignore Ctrl+C, did it not ask for it.
 What is put behind its own packages reaches its workers too.
 """
 _SECONDS_TO_STOP = 5

@@ -67,14 +67,18 @@ class Usual:
     lesions: Lesions
     modality: str
     work: Path
+    options: TrainingOptions = _OPTIONS
 
-    def train(self) -> None:
+    def train(self) -> Any:
+        """The Trainer, when it is done."""
         from transformers import Trainer
 
         stay_offline()
         with warnings.catch_warnings(), quiet_transformers(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            Trainer(**self._parts()).train()
+            trainer = Trainer(**self._parts())
+            trainer.train()
+        return trainer
 
     def _parts(self) -> dict[str, Any]:
         import torch
@@ -87,21 +91,24 @@ class Usual:
         )
 
         tokenizer = AutoTokenizer.from_pretrained(self.base.folder)
-        prompts = fit_writer(self.lesions, self.modality, _OPTIONS).write(self.lesions)
+        prompts = fit_writer(self.lesions, self.modality, self.options).write(self.lesions)
         labels = self.lesions.labels.tolist()
         rows = [{**tokenizer(prompt), "labels": label} for prompt, label in zip(prompts, labels, strict=True)]
         model: Any = AutoModelForSequenceClassification.from_pretrained(
             self.base.folder, num_labels=2, dtype=torch.float32, pad_token_id=tokenizer.pad_token_id
         )
         adapter = LoraConfig(
-            r=_OPTIONS.rank, lora_alpha=_OPTIONS.alpha, target_modules="all-linear", task_type="SEQ_CLS"
+            r=self.options.rank, lora_alpha=self.options.alpha, target_modules="all-linear", task_type="SEQ_CLS"
         )
         arguments = TrainingArguments(
             output_dir=str(self.work / "trainer"),
-            per_device_train_batch_size=_OPTIONS.batch_size,
-            num_train_epochs=1,
-            learning_rate=_OPTIONS.learning_rate,
-            weight_decay=_OPTIONS.weight_decay,
+            per_device_train_batch_size=self.options.batch_size,
+            num_train_epochs=self.options.epochs,
+            learning_rate=self.options.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=self.options.warmup,
+            weight_decay=self.options.weight_decay,
+            seed=self.options.seed,
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
