@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from radllm_backend.errors import RadllmError
 if TYPE_CHECKING:
     from distributed import Client
 
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 _LOCAL = {
     # A lesion whose worker died twice is tried alone before it is given up: one that waited behind it must not suffer.
     "distributed.scheduler.allowed-failures": 1,
@@ -24,14 +26,15 @@ _LOCAL = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.worker.preload": ["radllm_backend.batch_preload"],
-    # Dask lets workers give memory back to the system at once, which clears it anew for each mammogram: a fifth slower.
+    # Dask lets workers give memory back to the system at once, which clears it anew for each mammogram, and that takes
+    # time. And as many threads as processes, and no more.
     "distributed.nanny.pre-spawn-environ": {
+        **dict.fromkeys(_THREADS, 1),
         "MALLOC_TRIM_THRESHOLD_": 2**30,
         "MALLOC_MMAP_THRESHOLD_": 2**30,
         "MALLOC_ARENA_MAX": 1,
     },
 }
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 _START_SECONDS = 60
 _ANSWER_SECONDS = 10
 _CLOSE_SECONDS = 15
@@ -112,27 +115,26 @@ def _local(place: Place) -> Iterator[Client]:
     from distributed import Client, LocalCluster
 
     try:
-        cluster = LocalCluster(
-            n_workers=place.workers or os.cpu_count() or 1,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=place.memory,
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address=None,
-            scheduler_kwargs={"dashboard": False},
-            silence_logs=logging.CRITICAL,
-            security=True,  # nobody else on this computer can give these workers work
-            env=dict.fromkeys(_THREADS, "1"),  # as many threads as processes, and no more
-        )
+        with _no_collection():
+            cluster = LocalCluster(
+                n_workers=place.workers or os.cpu_count() or 1,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=place.memory,
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address=None,
+                scheduler_kwargs={"dashboard": False},
+                silence_logs=logging.CRITICAL,
+                security=True,  # nobody else on this computer can give these workers work
+            )
     except Exception as error:  # whatever the system or Dask says
         raise RadllmError(f"The workers cannot be started ({_words(error)}): check --workers and --memory.") from error
-    client = Client(cluster)
+    with _no_collection():
+        client = Client(cluster)
     try:
         yield client
     finally:
-        for each in (client, cluster):
-            with suppress(Exception):  # a worker that dies just then keeps it from closing, but ends with this process
-                each.close(timeout=_CLOSE_SECONDS)
+        _close(client, cluster)
 
 
 @contextmanager
@@ -140,13 +142,38 @@ def _remote(address: str) -> Iterator[Client]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout=_ANSWER_SECONDS, set_as_default=False)
+        with _no_collection():
+            client = Client(address, timeout=_ANSWER_SECONDS, set_as_default=False)
     except Exception as error:
         raise RadllmError(
             f"No Dask scheduler answers at {address[:80]} ({_words(error)}): check --scheduler and that it runs."
         ) from error
-    with client:
+    try:
         yield client
+    finally:
+        _close(client)
+
+
+def _close(*opened: Any) -> None:
+    for each in opened:
+        # A worker that dies just then keeps it from closing, but ends with this process.
+        with _no_collection(), suppress(Exception):
+            each.close(timeout=_CLOSE_SECONDS)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """For starting and closing, which hold a lock: a client that is collected meanwhile would wait for it for ever.
+
+    Such are those that could not be connected; Dask closes them when they are collected.
+    """
+    is_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_enabled:
+            gc.enable()
 
 
 def _check_versions(client: Client, address: str) -> None:
