@@ -6,9 +6,11 @@ It leaves Ctrl-C to the main process, which ends it in order, and imports what t
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 
-import radiomics.featureextractor  # noqa: F401
+with suppress(ImportError):  # what is missing is said of each lesion
+    import radiomics.featureextractor  # noqa: F401
 
-from radllm_backend import batch_lesions, dicom_decoding, fast_features  # noqa: F401
+    from radllm_backend import batch_lesions, dicom_decoding, fast_features  # noqa: F401
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)

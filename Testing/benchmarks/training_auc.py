@@ -5,7 +5,7 @@
 Each seed keeps another fifth of the 176 lesions of Resources/TrainingTables/breast-us.csv apart, trains on the others
 in both ways (same prompts, batches, learning rate and its course, epochs; ours weighs both classes alike and computes
 in bf16 where the processor does, the Trainer in fp32) and prints both AUCs on the lesions kept apart, and their
-difference. Some twenty minutes a seed on one core. Needs the base model (``radllm models pull``).
+difference. Minutes a seed. Needs the base model (``radllm models pull``).
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def main() -> None:
 
 def our_auc(training: Lesions, held_out: Lesions, options: TrainingOptions, work: Path) -> float:
     base = locate(BASE)
-    silent = lambda what, done: None  # noqa: E731
-    fitted = fit(training, MODALITY, base, options, work / "checkpoint", silent, epochs=options.epochs)
+    checkpoint = work / "checkpoint"
+    fitted = fit(training, MODALITY, base, options, checkpoint, lambda what, done: None, epochs=options.epochs)
     return float(roc_auc_score(held_out.labels, fitted.classifier(base, options).score(fitted.writer.write(held_out))))
 
 
