@@ -7,15 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from radllm_backend import classical, fusion
+from radllm_backend import classical
 
 
 def lean_classifiers() -> Iterator[None]:
     """One setting a classifier and small forests, until the generator goes on."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classical, "COUNTS", (3,))
-        patch.setattr(fusion, "COMPONENTS", (4,))
-        patch.setattr(fusion, "EMPHASES", (1.0,))
         for recipes in (classical.CLASSICAL, classical.FUSIBLE):
             for name, recipe in recipes.items():
                 patch.setitem(recipes, name, with_one_setting(recipe))
@@ -30,4 +28,4 @@ def with_one_setting(recipe: classical.Recipe) -> classical.Recipe:
         return made.set_params(n_estimators=10) if hasattr(made, "n_estimators") else made
 
     grid = {name: values[len(values) // 2 :][:1] for name, values in recipe.grid.items()}
-    return replace(recipe, classifier=classifier, grid=grid)
+    return replace(recipe, classifier=classifier, grid=grid, components=(4,), emphases=(1.0,))

@@ -8,13 +8,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from radllm_backend import classical
 from radllm_backend.calibrating import fit_calibration, youden_threshold
-from radllm_backend.classical import CLASSICAL, FUSIBLE, Recipe, choose, fit_classical, log_odds, plain_classifier
+from radllm_backend.classical import (
+    AVERAGED,
+    CLASSICAL,
+    FUSIBLE,
+    Recipe,
+    choose,
+    fit_classical,
+    log_odds,
+    plain_classifier,
+)
 from radllm_backend.cohort import Lesions, outer_folds
 from radllm_backend.errors import RadllmError
 from radllm_backend.selection import mrmr
@@ -239,6 +248,20 @@ def test_the_plain_classifiers_are_those_that_can_be_fused_and_give_probabilitie
         assert classifier.random_state == 3
         assert classifier.predict_proba(lesions.values).shape == (80, 2)
         assert isinstance(FUSIBLE[name], Recipe)
+
+
+def test_the_averaged_regression_is_the_mean_of_its_parts():
+    """scikit-learn's own regressions, one a penalty, against the one linear model that stands for them."""
+    lesions = planted()
+    averaged = plain_classifier(AVERAGED, 0).fit(lesions.values, lesions.labels)
+    parts = [
+        LogisticRegression(C=penalty, class_weight="balanced", max_iter=2000).fit(lesions.values, lesions.labels)
+        for penalty in averaged.penalties
+    ]
+    expected = np.mean([part.decision_function(lesions.values) for part in parts], axis=0)
+    assert averaged.decision_function(lesions.values) == pytest.approx(expected, abs=1e-12)
+    assert averaged.predict_proba(lesions.values)[:, 1] == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-12)
+    assert clone(averaged).penalties == averaged.penalties
 
 
 def test_what_cannot_be_fitted_is_said_in_one_sentence():

@@ -34,6 +34,7 @@ OPTIONS = ["--features", "3", "--folds", "0", "--epochs", "1", "--rank", "2", "-
 FILES = {
     "lora": {"adapter.safetensors"},
     "fusion": {NUMBERS},
+    "fusion-averaged": {NUMBERS},
     "fusion-lda": {NUMBERS},
     "fusion-svm": {ESTIMATOR},
     "fusion-forest": {ESTIMATOR},

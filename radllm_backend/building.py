@@ -106,6 +106,8 @@ def _cross_validate(study: Study, plan: TrainingPlan, report: Report) -> list[Ou
     if not plan.options.folds:
         return []
     baselines = [same_features()]
+    if plan.method == "fusion-averaged":
+        baselines.append(same_features(averaged=True))
     if study.lesions.features:
         baselines.append(classical("logistic regression (L2)", select=False))
     return evaluate(study, [of_method(plan.method), *baselines], report)

@@ -37,7 +37,8 @@ FoldsOption = Annotated[int, typer.Option(help="Folds of the cross-validation in
 MethodOption = Annotated[
     str,
     typer.Option(
-        help="lora, fusion, fusion-lda, fusion-svm, fusion-forest, fusion-boosting, fusion-lora, weighted or frozen."
+        help="lora, fusion, fusion-averaged, fusion-lda, fusion-svm, fusion-forest, fusion-boosting, fusion-lora, "
+        "weighted or frozen."
     ),
 ]
 SelectionOption = Annotated[

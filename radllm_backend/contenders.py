@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, get_args
 
 from radllm_backend import methods
-from radllm_backend.classical import CLASSICAL, fit_classical
+from radllm_backend.classical import AVERAGED, CLASSICAL, fit_classical
 from radllm_backend.errors import RadllmError
 from radllm_backend.evaluation import Contender, Fold, Verdict
 from radllm_backend.methods import Learned, Method
@@ -25,6 +25,7 @@ SAME_FEATURES = "logistic regression, the same features"
 NAMES: dict[str, str] = {
     "lora": LORA,
     "fusion": f"{CONCATENATED}, logistic regression",
+    "fusion-averaged": f"{CONCATENATED}, {AVERAGED}",
     "fusion-lda": f"{CONCATENATED}, LDA",
     "fusion-svm": f"{CONCATENATED}, SVM",
     "fusion-forest": f"{CONCATENATED}, random forest",
@@ -87,9 +88,14 @@ def classical(name: str, select: bool) -> Contender:
     return Contender(f"{name}, {which} features", "classical", partial(_classical, name=name, select=select))
 
 
-def same_features() -> Contender:
-    """Logistic regression on what the prompt says: what the language model adds is its difference from this."""
-    return _contender(SAME_FEATURES, "classical", methods.regression)
+def same_features(averaged: bool = False) -> Contender:
+    """Logistic regression on what the prompt says: what the language model adds is its difference from this.
+
+    Args:
+        averaged: over penalties, as the fusion is whose counterpart this then is.
+    """
+    name = f"{AVERAGED}, the same features" if averaged else SAME_FEATURES
+    return _contender(name, "classical", partial(methods.regression, averaged=averaged))
 
 
 def _ablations() -> list[Contender]:

@@ -22,8 +22,6 @@ from radllm_backend.heads import Embeddings, EstimatorHead, LinearHead, Pooling,
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int_]
 
-COMPONENTS = (5, 10, 20)
-EMPHASES = (0.1, 0.3, 1.0)
 _WEIGHTS = np.linspace(0, 1, 21)
 _DESIGN, _EMBEDDING = "features", "embedding"
 
@@ -114,10 +112,10 @@ def _pipeline(kind: str, columns: int, shape: tuple[int, ...]) -> tuple[Pipeline
         transformer_weights={_EMBEDDING: 1.0},
     )
     most = min(lesions // 2, width - columns)
-    components = sorted({min(count, most) for count in COMPONENTS})
+    components = sorted({min(count, most) for count in recipe.components})
     grid: dict[str, list[Any]] = {f"classifier__{name}": list(values) for name, values in recipe.grid.items()}
     grid[f"columns__{_EMBEDDING}__components__n_components"] = components if recipe.linear else components[:2][-1:]
     # Trees do not care how large a column is.
-    emphases = EMPHASES if recipe.scaled else EMPHASES[-1:]
+    emphases = recipe.emphases if recipe.scaled else recipe.emphases[-1:]
     grid["columns__transformer_weights"] = [{_EMBEDDING: emphasis} for emphasis in emphases]
     return Pipeline([("columns", blocks), ("classifier", recipe.classifier())]), grid

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from radllm_backend.calibrating import fit_calibration, youden_threshold
 from radllm_backend.calibration import Calibration
-from radllm_backend.classical import Chosen, choose, logistic_regression
+from radllm_backend.classical import AVERAGED, Chosen, choose, logistic_regression
 from radllm_backend.cohort import Lesions, split_by_patient
 from radllm_backend.evaluation import Fold, Verdict
 from radllm_backend.fusion import Concatenation, fit_concatenation, fit_weight
@@ -160,15 +160,20 @@ def head_only(fold: Fold) -> Learned:
     return Learned(scores, fold.inside, fitted.scores, chosen=_named(fitted.parameters))
 
 
-def regression(fold: Fold) -> Learned:
-    """No language model: logistic regression on what the prompt says, as numbers."""
-    fitted = _regression(fold, fold.inside)
+def regression(fold: Fold, averaged: bool = False) -> Learned:
+    """No language model: logistic regression on what the prompt says, as numbers.
+
+    Args:
+        averaged: over penalties, instead of choosing one.
+    """
+    fitted = _regression(fold, fold.inside, averaged)
     return Learned(_regression_scores(fold, fitted), fold.inside, fitted.scores, chosen=_named(fitted.parameters))
 
 
 METHODS: dict[str, Method] = {
     "lora": lora,
     "fusion": partial(concatenated, kind="logistic regression"),
+    "fusion-averaged": partial(concatenated, kind=AVERAGED),
     "fusion-lda": partial(concatenated, kind="LDA"),
     "fusion-svm": partial(concatenated, kind="SVM"),
     "fusion-forest": partial(concatenated, kind="random forest"),
@@ -209,9 +214,9 @@ def _learned(
     return Learned(scores, fold.inside, fitted.chosen.scores, adapter, fitted.head(), chosen)
 
 
-def _regression(fold: Fold, lesions: Lesions) -> Chosen:
-    """Logistic regression on what the prompt says, with its penalty chosen by inner folds."""
-    estimator, grid = logistic_regression()
+def _regression(fold: Fold, lesions: Lesions, averaged: bool = False) -> Chosen:
+    """Logistic regression on what the prompt says, with its penalty chosen by inner folds or averaged over."""
+    estimator, grid = logistic_regression(averaged)
     design = fold.writer.design(lesions)
     return choose(estimator, grid, design, lesions.labels, lesions.groups, fold.inner_folds, fold.seed)
 

@@ -67,7 +67,7 @@ def _how(card: ModelCard) -> str:
             f"regression on the same features each give a probability, and the language model's counts "
             f"{card.head.weight:.0%} in their mean."
         )
-    kind = "logistic regression" if card.head.kind == "linear" else card.head.kind
+    kind = "linear classifier" if card.head.kind == "linear" else card.head.kind
     return f"{model} reads the prompt; its last layer's hidden state ({pooling}) and the features go into a {kind}."
 
 
