@@ -112,7 +112,7 @@ sys.path.insert(0, sys.argv[4])
 from test_distributed import ODD, lesions
 from radllm_backend import base_models, llm, processes
 from radllm_backend.training import fit
-llm.computes_bf16 = lambda device: False
+llm.trains_in_bf16 = lambda device: False
 assert processes.sharded()
 for name in sys.argv[2:4]:
     fit(lesions(37), "US", base_models.locate(sys.argv[1]), ODD, Path(name), lambda what, done: None)
@@ -126,7 +126,7 @@ ODD = TrainingOptions(features=2, epochs=2, learning_rate=0.005, rank=4, batch_s
 def test_sharded_weights_give_the_same_and_go_on_from_a_checkpoint_of_whole_ones(
     tiny_base, fresh_cache, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(llm, "computes_bf16", lambda device: False)
+    monkeypatch.setattr(llm, "trains_in_bf16", lambda device: False)
     base = base_models.locate(tiny_base)
     half = tmp_path / "half"
 

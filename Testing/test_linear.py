@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from radllm_backend import linear
-from radllm_backend.linear import Linear, quicken
+from radllm_backend.linear import Linear, quicken, quicken_adapters
 
 SHAPES = [(576, 1536), (1536, 576), (576, 192), (48, 16)]
 needs_onednn = pytest.mark.skipif(not linear._has_onednn(), reason="this processor or PyTorch has no other library")
@@ -65,6 +65,39 @@ def test_where_it_is_trained_gradients_arrive_and_are_pytorch_s():
     for one in (own, theirs):
         one(rows).square().sum().backward()
     assert torch.equal(own.weight.grad, theirs.weight.grad)
+
+
+def test_through_a_frozen_layer_gradients_are_pytorch_s():
+    own = layer((48, 16))
+    rows = torch.randn(3, 20, 48, requires_grad=True)
+    shares = torch.randn(3, 20, 16)
+    (found,) = torch.autograd.grad((own(rows) * shares).sum(), rows)
+    assert torch.allclose(found, shares @ own.weight, atol=1e-5)
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_an_adapter_is_trained_as_peft_trains_it(below):
+    """The same layer as it is and quickened: what it says, and the gradients of both matrices and of its rows."""
+    peft = pytest.importorskip("peft")
+    model = nn.ModuleDict({"proj": layer((48, 16))})
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=8, target_modules=["proj"])).base_model.model
+    proj = adapted["proj"]
+    nn.init.normal_(proj.lora_B["default"].weight)
+    rows = torch.randn(2, 20, 48, requires_grad=below)
+    shares = torch.randn(2, 20, 16)
+
+    def results():
+        wanted = [proj.lora_A["default"].weight, proj.lora_B["default"].weight, *([rows] if below else [])]
+        said = proj(rows)
+        return [said.detach(), *torch.autograd.grad((said * shares).sum(), wanted)]
+
+    expected = results()
+    quicken_adapters(adapted)
+    assert type(proj).__name__ == "AdaptedLinear"
+    for own, theirs in zip(results(), expected, strict=True):
+        assert torch.allclose(own, theirs, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        assert torch.equal(proj(rows), proj.base_layer(rows) + proj.lora_B["default"](proj.lora_A["default"](rows)) * 2)
 
 
 def test_under_autocast_it_computes_in_bf16():

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radllm_backend import base_models, prompt_packs
-from radllm_backend.llm import PromptReader
+from radllm_backend.llm import LoraClassifier, PromptReader
 from radllm_backend.prompt_packs import BLOCK, packs
 
 BEGINNING = "Classify benign or malignant of this mammography based on given standardized radiomic features."
@@ -95,6 +95,28 @@ def test_a_pack_reads_what_the_plain_model_reads(reader, tiny_base):
             states = plain(input_ids=torch.tensor([reader.tokenise(prompt)])).last_hidden_state[0]
             assert torch.allclose(found["last"][index], states[-1], atol=1e-5)
             assert torch.allclose(found["mean"][index], states.mean(dim=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("most", [4096, 150])
+def test_gradients_are_those_of_the_same_prompts_read_side_by_side(tiny_base, fresh_cache, monkeypatch, most):
+    """A shared token is read once and belongs to several prompts; where several blocks hold it, it counts once."""
+    monkeypatch.setattr(prompt_packs, "_MOST", most)
+    classifier = LoraClassifier(base_models.locate(tiny_base))
+    torch.manual_seed(1)
+    for parameter in classifier.trainable():
+        torch.nn.init.normal_(parameter, std=0.3)
+    prompts = [classifier.tokenise(text) for text in [*PROMPTS, PROMPTS[3]]]
+    shares = torch.linspace(-1, 2, len(prompts))
+
+    def gradients(logits):
+        found = torch.autograd.grad((logits * shares).sum(), classifier.trainable())
+        return torch.cat([gradient.flatten() for gradient in found])
+
+    states, lengths = classifier._read(prompts)
+    padded = gradients(classifier.head(states[torch.arange(len(prompts)), lengths - 1]).squeeze(1))
+    packed = gradients(classifier(prompts))
+    assert padded.norm() > 1
+    assert torch.allclose(packed, padded, rtol=1e-4, atol=1e-5 * float(padded.abs().max()))
 
 
 def test_progress_counts_different_prompts(reader, monkeypatch):

@@ -8,15 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 from cohorts import NAMES, lesions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radllm_backend import base_models
+from radllm_backend.benchmarks.training import Usual
 from radllm_backend.cohort import outer_folds, split_by_patient
 from radllm_backend.errors import RadllmError
 from radllm_backend.training import TrainingOptions, fit, parse_options
@@ -56,6 +58,24 @@ def test_a_known_number_of_epochs_trains_on_every_lesion(tiny, tmp_path):
     early = fit(lesions(), "US", tiny, OPTIONS, tmp_path / "early", quiet)
     losses = [epoch.validation_loss for epoch in early.epochs]
     assert early.kept_epoch == losses.index(min(losses)) + 1
+
+
+def test_it_ends_where_the_trainer_of_transformers_ends(tiny, tmp_path):
+    """The other implementation, with the same start, order, loss and learning rate: the same adapter and head.
+
+    Sentences of two findings repeat, so that prompts of several lesions are among them; three lesions are left over.
+    """
+    options = TrainingOptions(features=2, epochs=8, learning_rate=0.02, rank=4, style="findings", seed=3)
+    cohort = lesions(67)
+    fitted = fit(cohort, "US", tiny, options, tmp_path / "checkpoint", quiet, epochs=8)
+    prompts = fitted.writer.write(cohort)
+    assert len(set(prompts)) < len(prompts)
+    model = Usual(tiny, cohort, "US", tmp_path, options).train().model.eval()
+    classifier = fitted.classifier(tiny, options)
+    with torch.no_grad():
+        usual = [model(torch.tensor([classifier.tokenise(prompt)])).logits.item() for prompt in prompts]
+    assert np.std(usual) > 0.1
+    assert classifier.score(prompts) == pytest.approx(usual, abs=0.01)  # the adapter of a bundle has 16 bits
 
 
 def test_it_stops_early(tiny, tmp_path):

@@ -30,7 +30,7 @@ from radllm_backend.cohort import Lesions, outer_folds, patients_by_class
 from radllm_backend.errors import RadllmError
 from radllm_backend.feature_table import FeatureTable
 from radllm_backend.heads import Embeddings, Pooling
-from radllm_backend.llm import PromptReader, best_device, computes_bf16
+from radllm_backend.llm import PromptReader, best_device, trains_in_bf16
 from radllm_backend.prompt_writer import PromptWriter
 from radllm_backend.safe_files import read_json, write_atomically
 from radllm_backend.scorecard import Family, Outcome
@@ -318,6 +318,6 @@ def versions_used() -> dict[str, str]:
 def hardware() -> str:
     """The machine in words: system, processor, cores, and the precision that training computes in."""
     device = best_device()
-    precision = "bf16" if computes_bf16(device) else "fp32"
+    precision = "bf16" if trains_in_bf16(device) else "fp32"
     where = f", {torch.cuda.get_device_name()}" if device.type == "cuda" else ""
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{where}, {precision}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from radllm_backend import llama, processes
 from radllm_backend.base_models import BaseModelFolder, load_backbone, load_tokenizer
 from radllm_backend.errors import RadllmError
 from radllm_backend.heads import Pooling
+from radllm_backend.linear import quicken_adapters
 from radllm_backend.prompt_packs import packs, prepare
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -161,6 +163,10 @@ class PromptReader(nn.Module):
         return [hidden[:length] for hidden, length in zip(states, lengths.tolist(), strict=True)]
 
     def _last_hidden(self, prompts: Sequence[list[int]]) -> Tensor:
+        if self.device.type == "cpu" and not processes.sharded():  # the parts of a model wait for each other at a pass
+            order = sorted(range(len(prompts)), key=prompts.__getitem__)
+            last = [states[-1] for pack in packs(prompts) for states in pack.read(self.backbone)]
+            return torch.stack([last[place] for place in np.argsort(order)])
         states, lengths = self._read(prompts)
         return states[torch.arange(len(prompts), device=self.device), lengths - 1]
 
@@ -202,6 +208,7 @@ class LoraClassifier(PromptReader):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             self.backbone = get_peft_model(self.backbone, config)
+        quicken_adapters(self.backbone)
         self.eval()
 
     @staticmethod
@@ -244,8 +251,8 @@ class LoraClassifier(PromptReader):
             self.backbone = self.backbone.merge_and_unload()
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """bf16 for training where the processor computes in it, nothing where it would only emulate it."""
-        if computes_bf16(self.device):
+        """bf16 for training where that is much faster, otherwise nothing."""
+        if trains_in_bf16(self.device):
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
@@ -276,6 +283,11 @@ def best_device() -> torch.device:
 
 def computes_bf16(device: torch.device) -> bool:
     """Whether the processor computes in bf16 rather than emulating it."""
+    return trains_in_bf16(device) or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
+
+
+def trains_in_bf16(device: torch.device) -> bool:
+    """Whether bf16 is much faster than fp32: with AVX-512 alone the casts cost what the products gain."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_amx_tile_supported()

@@ -78,11 +78,11 @@ class Pack:
 
     def _blocks(self) -> list[_Blocks]:
         """Those with a token that no block of the prompt before has."""
-        found: dict[int, list[list[int]]] = {}
+        found: dict[int, list[tuple[list[int], int]]] = {}
         for rows, shared in zip(self.prompts, self.shared, strict=True):
             for start in _starts(shared, len(rows)):
-                found.setdefault(start, []).append(rows[: start + BLOCK])
-        return [_Blocks.of(start, rows) for start, rows in found.items()]
+                found.setdefault(start, []).append((rows[: start + BLOCK], shared))
+        return [_Blocks.of(start, prompts) for start, prompts in found.items()]
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,21 @@ class _Blocks:
     """The blocks of a pack that start at the same place of their prompts."""
 
     queries: Tensor
-    """Where in the pack their tokens are, [blocks × BLOCK]; -1 beyond the end of a prompt."""
+    """Where in the pack their tokens are, [blocks × BLOCK]; -1 where another prompt has them, and beyond the end."""
     keys: Tensor
     """The same of all tokens up to their end, [blocks × (start + BLOCK)]; anything beyond the end of a prompt."""
     visible: Tensor
     """Which of the keys each query sees, [BLOCK × (start + BLOCK)]."""
 
     @classmethod
-    def of(cls, start: int, prompts: Sequence[list[int]]) -> _Blocks:
+    def of(cls, start: int, prompts: Sequence[tuple[list[int], int]]) -> _Blocks:
+        """Of prompts up to the block's end, each with how many tokens it begins with that the one before has too."""
         length = start + BLOCK
-        rows = torch.tensor([[*prompt, *[-1] * (length - len(prompt))] for prompt in prompts])
+        rows = torch.tensor([[*prompt, *[-1] * (length - len(prompt))] for prompt, _ in prompts])
         visible = torch.ones(BLOCK, length, dtype=torch.bool).tril(start)
-        return cls(rows[:, start:], rows.clamp(min=0), visible)
+        # Asked for twice, a token would have the same states, but its gradient would be counted twice.
+        own = torch.arange(start, length) >= torch.tensor([[shared] for _, shared in prompts])
+        return cls(rows[:, start:].where(own, -1), rows.clamp(min=0), visible)
 
 
 def _rounded(tokens: int) -> int:
@@ -146,15 +149,24 @@ def attend(query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[_Blocks] 
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
     attended = torch.zeros(len(query) + 1, *query.shape[1:], dtype=query.dtype)  # the last row takes what nobody asked
     for one in blocks:
-        attended[one.queries] = functional.scaled_dot_product_attention(
-            query[one.queries].transpose(1, 2),
-            key[one.keys].transpose(1, 2),
-            value[one.keys].transpose(1, 2),
+        found = functional.scaled_dot_product_attention(
+            _picked(query, one.queries),
+            _picked(key, one.keys),
+            _picked(value, one.keys),
             attn_mask=one.visible,
             scale=scaling,
             enable_gqa=True,
-        ).transpose(1, 2)
+        )
+        attended.index_copy_(
+            0, one.queries.flatten() % len(attended), found.transpose(1, 2).flatten(0, 1).to(query.dtype)
+        )
     return attended[None, :-1]
+
+
+def _picked(heads: Tensor, rows: Tensor) -> Tensor:
+    """Of [tokens × heads × width] those tokens of each block, [blocks × heads × tokens × width]."""
+    # Not by an index in brackets, whose gradient takes several times as long.
+    return heads.index_select(0, rows.flatten() % len(heads)).unflatten(0, rows.shape).transpose(1, 2)
 
 
 def prepare(backbone: Any) -> Any:

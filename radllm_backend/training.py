@@ -38,7 +38,7 @@ IntArray = NDArray[np.int_]
 Report = Callable[[str, float], None]
 """Called with what is happening now and how much of this fit is done (0..1)."""
 
-_MICRO_BATCH = 4  # keeps SmolLM2's activations below 2 GB; the gradient is the whole batch's
+_MICRO_BATCH = 8  # keeps SmolLM2's activations below 2 GB; the gradient is the whole batch's
 
 
 class TrainingOptions(Record):
@@ -259,7 +259,7 @@ class _Run:
 
     def _batches(self, epoch: int) -> Iterator[NDArray[np.int_]]:
         """The training texts in this epoch's order, which depends on seed and epoch alone: a resumed run repeats it."""
-        order = np.random.default_rng([self.options.seed, epoch]).permutation(self.training)
+        order = shuffled(self.training, self.options.seed, epoch)
         for start in range(0, len(order), self.options.batch_size):
             yield order[start : start + self.options.batch_size]
 
@@ -290,13 +290,7 @@ class _Run:
         )
 
     def _set_learning_rate(self, step: int) -> None:
-        """Linear warm-up, then half a cosine down to nothing (Loshchilov and Hutter, ICLR 2017, without restarts)."""
-        steps = self.steps_per_epoch * self.options.epochs
-        warmup = max(1, round(self.options.warmup * steps))
-        if step < warmup:
-            factor = (step + 1) / warmup
-        else:
-            factor = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+        factor = learning_rate_factor(step, self.steps_per_epoch * self.options.epochs, self.options.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * factor
 
@@ -363,6 +357,25 @@ class _Run:
                 key: value if key == "step" else processes.placed_like(value, parameter)
                 for key, value in _below(f"optimizer.{index}.", tensors).items()
             }
+
+
+def shuffled(rows: IntArray, seed: int, epoch: int) -> IntArray:
+    """The order in which an epoch reads its prompts."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Linear warm-up, then half a cosine down to nothing (Loshchilov and Hutter, ICLR 2017, without restarts).
+
+    Args:
+        step: from 0.
+        steps: of all epochs.
+        warmup: share of the steps in which the learning rate rises.
+    """
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
