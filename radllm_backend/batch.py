@@ -19,6 +19,8 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from threadpoolctl import threadpool_limits
+
 from radllm_backend.batch_cluster import Place, connected, scheduler_gone, threads
 from radllm_backend.batch_exports import write_exports
 from radllm_backend.batch_results import Counts, Results, Row, open_results
@@ -161,6 +163,12 @@ def _carry_out(run: _Run, place: Place) -> bool:
         with connected(place) as client:
             loading.result()
             return run.all(client, scorer, stop)
+
+
+def _scored_beside_workers(plan: BatchPlan, lesions: list[Ready]) -> list[Row]:
+    """As `scored`, on the threads that the workers leave."""
+    with threadpool_limits(plan.place.spare_threads, user_api="openmp"):
+        return scored(plan, lesions)
 
 
 @contextmanager
@@ -322,7 +330,7 @@ class _Run:
             return
         lesions, self._waiting = self._waiting[: self._together], self._waiting[self._together :]
         self._being_scored = len(lesions)
-        self._scoring = scorer.submit(scored, self.plan, lesions)
+        self._scoring = scorer.submit(_scored_beside_workers, self.plan, lesions)
 
     def _keep(self) -> None:
         """The rows of a scoring that is over."""

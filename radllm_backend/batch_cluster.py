@@ -35,6 +35,7 @@ _LOCAL = {
         "MALLOC_ARENA_MAX": 1,
     },
 }
+_PROCESSORS = os.cpu_count() or 1
 _START_SECONDS = 60
 _ANSWER_SECONDS = 10
 _CLOSE_SECONDS = 15
@@ -52,6 +53,19 @@ class Place:
     """That a worker of this computer may take; one that takes more is ended, and its lesion fails."""
     scheduler: str | None = None
     """Address of a Dask scheduler (``tcp://HOST:8786``) whose workers are asked instead."""
+
+    @property
+    def processes(self) -> int:
+        """How many workers this computer has."""
+        return 0 if self.scheduler else self.workers or _PROCESSORS
+
+    @property
+    def spare_threads(self) -> int:
+        """For what happens beside the workers: threads that wait for a processor keep the others of their kind busy.
+
+        At least a third of the processors: of a lesion's work a third is the model's.
+        """
+        return max(_PROCESSORS - self.processes, _PROCESSORS // 3, 1)
 
     def check(self) -> None:
         """RadllmError where it cannot be, before any work."""
@@ -117,7 +131,7 @@ def _local(place: Place) -> Iterator[Client]:
     try:
         with _no_collection():
             cluster = LocalCluster(
-                n_workers=place.workers or os.cpu_count() or 1,
+                n_workers=place.processes,
                 threads_per_worker=1,
                 processes=True,
                 memory_limit=place.memory,
