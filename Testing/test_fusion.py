@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from radllm_backend.classical import FUSIBLE
+from radllm_backend.classical import AVERAGED, FUSIBLE, choose, logistic_regression
 from radllm_backend.fusion import fit_concatenation, fit_weight
 from radllm_backend.heads import weighted_mean
 
@@ -56,12 +56,24 @@ def test_the_folded_form_is_the_same_model(lesions, fitted, columns):
     assert fusion.linear().logits(design[:, :columns], embeddings) == pytest.approx(direct, abs=1e-9)
 
 
-@pytest.mark.parametrize("kind", FUSIBLE)
+@pytest.mark.parametrize("kind", [kind for kind in FUSIBLE if kind != AVERAGED])
 @pytest.mark.long
 def test_every_classifier_learns_from_both_blocks(lesions, fitted, kind):
     fusion = fitted(kind)
     assert roc_auc_score(lesions[2], fusion.chosen.scores) > 0.75
     assert np.isfinite(fusion.logits(*lesions[:2])).all()
+
+
+def test_the_averaged_regression_gains_little_from_hidden_states_and_loses_nothing_by_them(lesions, fitted):
+    design, embeddings, labels, groups = lesions
+    estimator, grid = logistic_regression(averaged=True)
+    alone = choose(estimator, grid, design, labels, groups, 3, 0).scores
+    random = np.random.default_rng(5)
+    noise = {pooling: random.normal(size=states.shape) for pooling, states in embeddings.items()}
+    deaf = fit_concatenation(AVERAGED, design, noise, labels, groups, inner_folds=3).chosen.scores
+    areas = [roc_auc_score(labels, scores) for scores in (alone, fitted(AVERAGED).chosen.scores, deaf)]
+    assert areas[0] < areas[1] < areas[0] + 0.05
+    assert areas[2] == pytest.approx(areas[0], abs=0.01)
 
 
 def test_useless_hidden_states_do_little_harm(lesions):

@@ -355,7 +355,8 @@ FUSIBLE: dict[str, Recipe] = {
     "logistic regression": CLASSICAL["logistic regression (L2)"],
     # Nearly all that the hidden states say, but so quietly that a penalised model turns to them only where the features
     # leave something open. Found on other divisions of CBIS-DDSM's lesions than the one that judges the shipped model:
-    # there every choice by inner folds lost to the features alone, and this did not.
+    # there every choice by inner folds lost to the features alone, and this did not. What hidden states hold beyond the
+    # features in plenty it leaves to the others.
     AVERAGED: Recipe(_averaged, {}, linear=True, components=(100,), emphases=(0.03,)),
     **{name: CLASSICAL[name] for name in ("LDA", "SVM", "random forest", "gradient boosting")},
 }
