@@ -6,7 +6,6 @@ The processes are real ones, started by ``accelerate launch`` as on several GPUs
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -30,10 +29,6 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.training import TrainingOptions, fit
 
 TOLERANCE = 1e-4
-UNIT = 2**-13
-"""Of the 16 bits in which a bundle keeps an adapter's weights between an eighth and a quarter, the largest here."""
-LOSS = re.compile(r"loss (\d\.\d+)")
-"""Told with three decimals."""
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +49,6 @@ def training(table: Path, base: Path, output: Path) -> list[str]:
     words = f"--target label --group patient --settings breast-ultrasound --modality US --base-model {base} --folds 0"
     options = "--features 2 --epochs 12 --patience 12 --rank 4 --learning-rate 0.005"
     return ["train", str(table), *words.split(), *options.split(), "--output", str(output)]
-
-
-def losses(lines: list[str]) -> list[float]:
-    return [float(LOSS.search(line)[1]) for line in lines]
 
 
 def launched(*words: str) -> subprocess.Popen:
@@ -92,6 +83,7 @@ def test_two_processes_train_the_model_of_one_even_when_killed_on_the_way(
     table, tiny_base, fresh_cache, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(sys, "argv", ["radllm", *training(table, tiny_base, tmp_path / "one")])
+    monkeypatch.setattr("radllm_backend.training._MICRO_BATCH", 4)  # what each of two adds up of a batch of 8
     with pytest.raises(SystemExit, match="0"):
         cli.main()
     alone = capsys.readouterr()
@@ -106,15 +98,12 @@ def test_two_processes_train_the_model_of_one_even_when_killed_on_the_way(
     assert second.returncode == 0, said
     told, whole = ([line for line in text.splitlines() if ", loss" in line] for text in (said, alone.err))
     assert len(whole) == 12
-    # Each epoch once. A loss of which half comes from each process is rounded another way.
-    assert [LOSS.sub("", line) for line in told] == [LOSS.sub("", line) for line in whole[-len(told) :]]
-    assert losses(told) == pytest.approx(losses(whole[-len(told) :]), abs=0.0011)
+    assert told == whole[-len(told) :]  # each epoch once
     assert 0 < len(told) < 12
     assert said.count("The model two lies in") == 1
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["one", "two"]
     adapters = [load_file(tmp_path / name / "adapter.safetensors") for name in ("one", "two")]
-    assert max(float(tensor.abs().max()) for tensor in adapters[0].values()) < 0.25
-    assert furthest(*adapters) <= UNIT
+    assert furthest(*adapters) <= TOLERANCE
 
 
 SHARDED = """

@@ -199,7 +199,7 @@ class AveragedRegression(LogisticRegression):
         Args:
             penalties: inverse strengths, scikit-learn's ``C``.
         """
-        super().__init__(class_weight="balanced", max_iter=2000)
+        super().__init__()
         self.penalties = penalties
 
     def fit(self, X: FloatArray, y: IntArray) -> AveragedRegression:  # noqa: N803 (scikit-learn's names)

@@ -157,6 +157,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[_Blocks] 
             scale=scaling,
             enable_gqa=True,
         )
+        # Under autocast the products come in bf16.
         attended.index_copy_(
             0, one.queries.flatten() % len(attended), found.transpose(1, 2).flatten(0, 1).to(query.dtype)
         )

@@ -136,6 +136,7 @@ class Usual:
     def _loss(self) -> Any:
         """Cross-entropy in which both classes weigh alike, the mean of a batch's lesions."""
         import torch
+        from torch.nn import functional
 
         weights = torch.tensor(len(self.lesions) / (2 * np.bincount(self.lesions.labels)), dtype=torch.float32)
 
@@ -145,7 +146,6 @@ class Usual:
             benign = functional.logsigmoid(-logits) * weighted[:, 0]
             return -(malignant + benign).sum() / labels.sum()
 
-        functional = torch.nn.functional
         return loss
 
     def _arguments(self) -> Any:
@@ -155,7 +155,6 @@ class Usual:
             output_dir=str(self.work / "trainer"),
             per_device_train_batch_size=self.options.batch_size,
             num_train_epochs=self.options.epochs,
-            learning_rate=self.options.learning_rate,
             seed=self.options.seed,
             save_strategy="no",
             report_to=[],
