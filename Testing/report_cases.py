@@ -19,9 +19,8 @@ from radllm_backend.bundle import (
     TrainingSummary,
 )
 from radllm_backend.calibration import Calibration
-from radllm_backend.estimates import CalibrationBin, Estimate
 from radllm_backend.feature_names import display_name
-from radllm_backend.features import Extraction, Features, Geometry
+from radllm_backend.features import CalibrationBin, Estimate, Extraction, Features, Geometry
 from radllm_backend.imaging import Lesion
 from radllm_backend.prediction import (
     Additive,

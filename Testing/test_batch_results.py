@@ -16,13 +16,13 @@ from report_cases import FEATURES, HASHES, MODEL, prediction
 
 from radllm_backend import batch_results
 from radllm_backend.batch_exports import write_exports
+from radllm_backend.batch_page import Page, summary_html, write_page
 from radllm_backend.batch_results import Counts, Results, Row, open_results, reading_of, title_of
 from radllm_backend.candidates import Candidate, Found, Refusal
 from radllm_backend.errors import RadllmError
 from radllm_backend.extraction import load_settings
 from radllm_backend.feature_table import read_table
 from radllm_backend.prediction import RESEARCH_USE_ONLY, Band
-from radllm_backend.reports.batch import Page, summary_html, write_page
 
 SETTINGS = load_settings("breast-ultrasound")
 OF_RUN = (SETTINGS.sha256, HASHES["model"])

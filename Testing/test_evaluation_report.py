@@ -18,8 +18,8 @@ from cohorts import lesions
 from radllm_backend import scorecard as scorecards
 from radllm_backend.contenders import contenders
 from radllm_backend.errors import RadllmError
-from radllm_backend.estimates import Estimate
 from radllm_backend.evaluation import Study, evaluate
+from radllm_backend.features import Estimate
 from radllm_backend.prediction import RESEARCH_USE_ONLY
 from radllm_backend.reports import evaluation as report
 from radllm_backend.reports.checklists import checklists

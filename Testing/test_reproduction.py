@@ -22,8 +22,8 @@ from radllm_backend import evaluation, reproduction
 from radllm_backend.contenders import classical, of_method
 from radllm_backend.datasets import manifest as manifests
 from radllm_backend.datasets.ra2025 import Sources, measure
-from radllm_backend.estimates import Estimate
 from radllm_backend.feature_table import read_rows, read_table
+from radllm_backend.features import Estimate
 from radllm_backend.reports.reproduction import reproduction_html, reproduction_text
 from radllm_backend.reproduction import ADAPTED, ALONE, PAPER, Reproduction
 

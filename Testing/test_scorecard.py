@@ -14,7 +14,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from radllm_backend import scorecard as scorecards
 from radllm_backend.cohort import Lesions
 from radllm_backend.errors import RadllmError
-from radllm_backend.estimates import Estimate
+from radllm_backend.features import Estimate
 from radllm_backend.intervals import null_estimate
 from radllm_backend.metrics import (
     brier,

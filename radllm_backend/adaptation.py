@@ -25,12 +25,11 @@ from radllm_backend.base_models import BaseModelFolder
 from radllm_backend.classical import plain_classifier
 from radllm_backend.cohort import Lesions, outer_folds, patients_by_class
 from radllm_backend.errors import RadllmError
-from radllm_backend.estimates import Estimate
-from radllm_backend.evaluation import hardware, make_work_folder, modality_of, versions_used
-from radllm_backend.feature_table import FeatureTable
-from radllm_backend.features import Record
+from radllm_backend.feature_table import FeatureTable, modality_of
+from radllm_backend.features import Estimate, Record
 from radllm_backend.heads import log_odds
 from radllm_backend.metrics import area_under_curve
+from radllm_backend.provenance import hardware, make_work_folder, versions_used
 from radllm_backend.safe_files import read_json, write_atomically
 from radllm_backend.training import Report, Start, TrainingOptions, fit, fit_writer
 

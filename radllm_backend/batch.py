@@ -23,13 +23,13 @@ from threadpoolctl import threadpool_limits
 
 from radllm_backend.batch_cluster import Place, connected, scheduler_gone, threads
 from radllm_backend.batch_exports import write_exports
+from radllm_backend.batch_page import Page, write_page
 from radllm_backend.batch_results import Counts, Results, Row, open_results
 from radllm_backend.batch_scoring import BatchPlan, Ready, row_of, scored
 from radllm_backend.batch_worker import Measured, measure, reason_of, settings_text
 from radllm_backend.candidates import Candidate, Found
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import Record
-from radllm_backend.reports.batch import Page, write_page
 
 if TYPE_CHECKING:
     from distributed import Client

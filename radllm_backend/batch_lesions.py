@@ -14,13 +14,12 @@ import SimpleITK as sitk
 
 from radllm_backend import dicom_files
 from radllm_backend.candidates import Candidate
-from radllm_backend.datasets.manifest import parse_spacing
 from radllm_backend.dicom_files import Frame
 from radllm_backend.dicom_masks import draw_region, draw_segment
 from radllm_backend.dicom_segmentations import frames_of, read_header, readable
 from radllm_backend.errors import RadllmError
 from radllm_backend.image_files import ImageFile, read_image
-from radllm_backend.imaging import Lesion
+from radllm_backend.imaging import Lesion, parse_spacing
 
 
 def read_lesion(candidate: Candidate) -> Lesion:

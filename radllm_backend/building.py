@@ -12,12 +12,14 @@ from radllm_backend.bundle import ADAPTER, Bundle, read_bundle, refuse_existing,
 from radllm_backend.cohort import Lesions, split_by_patient
 from radllm_backend.contenders import NAMES, classical, of_method, same_features
 from radllm_backend.errors import RadllmError
-from radllm_backend.evaluation import Fold, Study, evaluate, make_work_folder, modality_of
+from radllm_backend.evaluation import Fold, Study, evaluate
 from radllm_backend.extraction import Settings, load_settings
+from radllm_backend.feature_table import modality_of
 from radllm_backend.heads import pooling_of
 from radllm_backend.methods import METHODS, Learned
 from radllm_backend.model_card import model_readme
 from radllm_backend.performance import OutOfFold
+from radllm_backend.provenance import make_work_folder
 from radllm_backend.scorecard import Outcome
 from radllm_backend.selection import usable_columns
 from radllm_backend.training import Report, Start

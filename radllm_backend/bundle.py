@@ -18,9 +18,8 @@ from pydantic import Field, ValidationError, model_validator
 from radllm_backend.calibration import Calibration
 from radllm_backend.conformal import ConformalReference
 from radllm_backend.errors import RadllmError
-from radllm_backend.estimates import CalibrationBin, Estimate
 from radllm_backend.extraction import Settings
-from radllm_backend.features import SHA256, Record
+from radllm_backend.features import SHA256, CalibrationBin, Estimate, Record
 from radllm_backend.heads import HeadReference
 from radllm_backend.prompt import TEMPLATE_VERSION, PromptStyle, PromptTemplate
 from radllm_backend.safe_files import (

@@ -36,7 +36,7 @@ class Candidate(Record):
     study_date: str = Field("", pattern=r"^(\d{8})?$")
     """YYYYMMDD."""
     spacing: str = ""
-    """Of a manifest's row, as `datasets.manifest.parse_spacing` reads it."""
+    """Of a manifest's row, as `imaging.parse_spacing` reads it."""
 
     @property
     def key(self) -> str:

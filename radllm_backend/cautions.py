@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
 from radllm_backend.bundle import DescriptorSummary, FeatureSummary, ModelCard
 from radllm_backend.descriptors import display_name as descriptor_name
 from radllm_backend.feature_names import depends_on_spacing, display_name
-from radllm_backend.features import Extraction, Features, Geometry
+from radllm_backend.features import Extraction, Features, Geometry, lesion_hash
 from radllm_backend.prediction import Band, Caution, Typicality
 
 FAR = 99.0
@@ -18,11 +17,6 @@ MUCH = 1.5
 
 _MODALITY_NAMES = {"MG": "a mammogram", "US": "an ultrasound image", "CT": "a CT", "MR": "an MR image"}
 _MODALITY_PLURALS = {"MG": "mammograms", "US": "ultrasound images", "CT": "CT", "MR": "MR images"}
-
-
-def lesion_hash(extraction: Extraction) -> str:
-    """A short content hash of image and mask, by which a training lesion is recognised; says nothing about either."""
-    return hashlib.sha256((extraction.image_sha256 + extraction.mask_sha256).encode()).hexdigest()[:16]
 
 
 def rules(card: ModelCard) -> list[tuple[str, str]]:

@@ -267,8 +267,8 @@ def _log_now_and_then() -> Callable[[Step], None]:
 
 def _end(summary: Summary, output: Path, quiet: bool, json_lines: bool) -> None:
     """How it went; a run that a signal ended says how to go on."""
+    from radllm_backend.batch_page import SUMMARY
     from radllm_backend.prediction import RESEARCH_USE_ONLY
-    from radllm_backend.reports.batch import SUMMARY
 
     if json_lines:
         _tell("summary", summary)

@@ -208,6 +208,6 @@ def extract_command(
 
 def _reading(spacing: str | None, modality: str | None, resample: bool, series: str | None) -> dict[str, Any]:
     """How a lesion's files are to be read, as `Lesion` takes it."""
-    from radllm_backend.datasets.manifest import parse_spacing
+    from radllm_backend.imaging import parse_spacing
 
     return {"spacing": parse_spacing(spacing), "modality": modality, "resample": resample, "series": series}

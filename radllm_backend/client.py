@@ -24,6 +24,7 @@ from radllm_backend.connection import Address
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import Features
 from radllm_backend.prediction import ModelIdentity, Prediction
+from radllm_backend.prompt import Pooling
 
 if TYPE_CHECKING:
     from radllm_backend.extraction import Settings
@@ -312,7 +313,7 @@ class RemoteModel:
 
         return self._in_parts(lesions, ask, progress)
 
-    def embed(self, lesions: Sequence[Features], pooling: protocol.Pooling = "last") -> NDArray[np.float32]:
+    def embed(self, lesions: Sequence[Features], pooling: Pooling = "last") -> NDArray[np.float32]:
         """As `Model.embed`: the enhanced features, [lesions × hidden size]."""
 
         def ask(part: list[protocol.SentLesion]) -> list[list[float]]:

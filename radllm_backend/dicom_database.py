@@ -16,13 +16,14 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from radllm_backend import dicom_files
 from radllm_backend.candidates import Candidate, Found, Refusal
-from radllm_backend.datasets.manifest import FILE_COLUMNS, parse_spacing
+from radllm_backend.datasets.manifest import FILE_COLUMNS
 from radllm_backend.dicom_files import is_dicom
 from radllm_backend.dicom_matching import Series, as_day, candidates_among
 from radllm_backend.dicom_segmentations import readable
 from radllm_backend.errors import RadllmError
 from radllm_backend.feature_table import read_rows
 from radllm_backend.features import MODALITIES, Record
+from radllm_backend.imaging import parse_spacing
 
 DATABASE = "ctkDICOM.sql"
 """The file that 3D Slicer keeps its DICOM database in."""

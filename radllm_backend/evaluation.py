@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
@@ -24,13 +21,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from radllm_backend import __version__
 from radllm_backend.base_models import BaseModelFolder
 from radllm_backend.cohort import Lesions, outer_folds, patients_by_class
 from radllm_backend.errors import RadllmError
-from radllm_backend.feature_table import FeatureTable
-from radllm_backend.heads import Embeddings, Pooling
-from radllm_backend.llm import PromptReader, best_device, trains_in_bf16
+from radllm_backend.heads import Embeddings
+from radllm_backend.llm import PromptReader, best_device
+from radllm_backend.prompt import Pooling
 from radllm_backend.prompt_writer import PromptWriter
 from radllm_backend.safe_files import read_json, write_atomically
 from radllm_backend.scorecard import Family, Outcome
@@ -38,8 +34,6 @@ from radllm_backend.training import FittedModel, Report, Start, TrainingOptions,
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int_]
-_VERSIONED = ("torch", "transformers", "peft", "scikit-learn", "lightgbm", "numpy")
-_TRAINING, _TEST = {"train", "training"}, {"test"}
 
 
 @dataclass(frozen=True)
@@ -291,33 +285,3 @@ def _identity(fold: Fold, contender: Contender) -> str:
     digest.update(np.ascontiguousarray(lesions.values, dtype="<f8").tobytes())
     digest.update(np.ascontiguousarray(fold.held_out, dtype="<i8").tobytes())
     return digest.hexdigest()
-
-
-def modality_of(table: FeatureTable, given: str | None) -> str:
-    """The one modality of a table's lesions, as given or as its provenance says."""
-    found = {given} if given else {row.modality for row in table.extractions if row and row.modality}
-    if len(found) != 1:
-        words = f"mixes {', '.join(sorted(found))}" if found else "does not say the modality of its images"
-        raise RadllmError(f"{table.name} {words}: give --modality MG, US, CT or MR.")
-    return str(found.pop())
-
-
-def make_work_folder(work: Path) -> None:
-    """The folder for what is finished; RadllmError where it cannot be made."""
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RadllmError(f"The folder {work} cannot be made ({error.strerror}): choose another output.") from error
-
-
-def versions_used() -> dict[str, str]:
-    """Versions of the packages that training and evaluation depend on."""
-    return {"radllm_backend": __version__, **{name: metadata.version(name) for name in _VERSIONED}}
-
-
-def hardware() -> str:
-    """The machine in words: system, processor, cores, and the precision that training computes in."""
-    device = best_device()
-    precision = "bf16" if trains_in_bf16(device) else "fp32"
-    where = f", {torch.cuda.get_device_name()}" if device.type == "cuda" else ""
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{where}, {precision}"

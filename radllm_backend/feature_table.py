@@ -244,3 +244,12 @@ def _provenance(cell: str, table: str, line: int) -> Extraction | None:
 
 def _or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def modality_of(table: FeatureTable, given: str | None) -> str:
+    """The one modality of a table's lesions, as given or as its provenance says."""
+    found = {given} if given else {row.modality for row in table.extractions if row and row.modality}
+    if len(found) != 1:
+        words = f"mixes {', '.join(sorted(found))}" if found else "does not say the modality of its images"
+        raise RadllmError(f"{table.name} {words}: give --modality MG, US, CT or MR.")
+    return str(found.pop())

@@ -1,8 +1,9 @@
-"""The radiomics features of one lesion: names, values and where they come from. No image, no free text."""
+"""What travels between the rooms and over a socket: the features of a lesion, where they come from, and figures."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from typing import Annotated
 
@@ -17,6 +18,24 @@ class Record(BaseModel):
     """Base of everything that crosses a boundary: immutable, closed to unknown keys, finite numbers only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Estimate(Record):
+    """A figure with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class CalibrationBin(Record):
+    """Lesions with similar probabilities."""
+
+    predicted: float
+    """Their mean probability."""
+    observed: float
+    """The share of them that is malignant."""
+    lesions: int
 
 
 class Geometry(Record):
@@ -47,6 +66,11 @@ class Extraction(Record):
     geometry: Geometry
     image_sha256: SHA256
     mask_sha256: SHA256
+
+
+def lesion_hash(extraction: Extraction) -> str:
+    """A short content hash of image and mask, by which a training lesion is recognised; says nothing about either."""
+    return hashlib.sha256((extraction.image_sha256 + extraction.mask_sha256).encode()).hexdigest()[:16]
 
 
 class Features(Record):

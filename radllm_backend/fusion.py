@@ -17,7 +17,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from radllm_backend.classical import FUSIBLE, Chosen, choose
-from radllm_backend.heads import Embeddings, EstimatorHead, LinearHead, Pooling, joined, log_odds
+from radllm_backend.heads import Embeddings, EstimatorHead, LinearHead, joined, log_odds
+from radllm_backend.prompt import Pooling
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int_]

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,9 @@ from pydantic import Field
 from radllm_backend.calibration import Calibration
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import Record
+from radllm_backend.prompt import Pooling
 
 FloatArray = NDArray[np.float64]
-Pooling = Literal["last", "mean"]
-"""Of a prompt's tokens: the last one's hidden state, or the mean of all."""
 Embeddings = Mapping[Pooling, NDArray[Any]]
 """By pooling: [lesions × hidden size]."""
 

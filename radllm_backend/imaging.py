@@ -378,3 +378,16 @@ def _settled(pixels: sitk.Image, spacing_known: bool) -> sitk.Image:
         image.SetOrigin((0, 0))
         image.SetDirection((1, 0, 0, 1))
     return image
+
+
+def parse_spacing(text: str | None) -> float | tuple[float, ...] | None:
+    """Millimetres per pixel from ``0.07`` or ``0.07;0.08`` (x, then y; a comma serves too)."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in text.replace(",", ";").split(";"))
+    except ValueError:
+        numbers = ()
+    if not 1 <= len(numbers) <= 3 or not all(0 < number < 1000 for number in numbers):
+        raise RadllmError(f"The spacing '{text[:40]}' is not one: use millimetres per pixel such as 0.07 or 0.07;0.08.")
+    return numbers[0] if len(numbers) == 1 else numbers

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from radllm_backend.estimates import Estimate
+from radllm_backend.features import Estimate
 
 FloatArray = NDArray[np.float64]
 CONFIDENCE = 0.95

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from radllm_backend import llama, processes
 from radllm_backend.base_models import BaseModelFolder, load_backbone, load_tokenizer
 from radllm_backend.errors import RadllmError
-from radllm_backend.heads import Pooling
 from radllm_backend.linear import quicken_adapters
+from radllm_backend.prompt import Pooling
 from radllm_backend.prompt_packs import packs, prepare
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -16,7 +16,7 @@ from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_curve
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.estimates import CalibrationBin, Estimate
+from radllm_backend.features import CalibrationBin, Estimate
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int_]

@@ -13,7 +13,7 @@ from typing import Literal
 
 from radllm_backend.conformal import DEFAULT_CONFIDENCE
 from radllm_backend.features import Features
-from radllm_backend.protocol import Pooling
+from radllm_backend.prompt import Pooling
 
 _BATCH_SECONDS = 1.0
 """What one batch may take: as long as that, a cancelled request still costs and a new one waits."""

@@ -25,7 +25,7 @@ from radllm_backend.explanation import Variants, alternatives, shapley_shares
 from radllm_backend.extraction import Settings
 from radllm_backend.feature_names import display_name
 from radllm_backend.features import Features
-from radllm_backend.heads import Embeddings, Head, Pooling, read_head
+from radllm_backend.heads import Embeddings, Head, read_head
 from radllm_backend.prediction import (
     Additive,
     Band,
@@ -39,6 +39,7 @@ from radllm_backend.prediction import (
     Prediction,
     Typicality,
 )
+from radllm_backend.prompt import Pooling
 from radllm_backend.training_reference import Neighbourhood
 
 if TYPE_CHECKING:

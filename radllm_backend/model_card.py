@@ -10,8 +10,8 @@ from radllm_backend.bundle import EvaluationSummary, ModelCard
 from radllm_backend.cautions import rules
 from radllm_backend.conformal import DEFAULT_CONFIDENCE, band
 from radllm_backend.descriptors import display_name as descriptor_name
-from radllm_backend.estimates import Estimate
 from radllm_backend.feature_names import display_name
+from radllm_backend.features import Estimate
 from radllm_backend.prediction import RESEARCH_USE_ONLY
 
 

@@ -13,7 +13,7 @@ from radllm_backend.calibrating import cross_fitted_probabilities
 from radllm_backend.cohort import Lesions
 from radllm_backend.descriptors import display_name
 from radllm_backend.errors import RadllmError
-from radllm_backend.estimates import Estimate
+from radllm_backend.features import Estimate
 from radllm_backend.intervals import estimate, without_surplus
 from radllm_backend.metrics import (
     area_under_curve,

@@ -21,6 +21,8 @@ from radllm_backend.knowledge import finding, percentile
 TEMPLATE_VERSION = 1
 """Raised with every change of the words: a model only reads the template it was trained on."""
 
+Pooling = Literal["last", "mean"]
+"""Which hidden state stands for a prompt: its last token's, or the mean of all its tokens'."""
 PromptStyle = Literal["numbers", "findings", "generic"]
 """How a prompt words a feature: its value, where it lies among the training lesions, or its value without its name."""
 

@@ -18,6 +18,7 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.feature_names import split_name
 from radllm_backend.features import SHA256, Extraction, Features, Geometry, Record
 from radllm_backend.prediction import ModelIdentity, Prediction
+from radllm_backend.prompt import Pooling
 
 PROTOCOL: Final = 2
 """Raised with every change that the other side has to know of."""
@@ -36,7 +37,6 @@ _WITH_NAMES_OF_THEIR_OWN = ("values", "versions", "descriptors")
 _CLOSED: dict[str, Any] = {"additionalProperties": False}
 """For the OpenAPI page: no key but those of the pattern."""
 
-Pooling = Literal["last", "mean"]
 Code = Literal[
     "bad-token",
     "busy",

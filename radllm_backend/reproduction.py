@@ -29,16 +29,9 @@ from radllm_backend.datasets.ra2025 import (
     measure,
     within,
 )
-from radllm_backend.evaluation import (
-    Contender,
-    Fold,
-    Study,
-    Verdict,
-    hardware,
-    make_work_folder,
-    versions_used,
-)
+from radllm_backend.evaluation import Contender, Fold, Study, Verdict
 from radllm_backend.features import SHA256, Record
+from radllm_backend.provenance import hardware, make_work_folder, versions_used
 from radllm_backend.scorecard import ModelResult, Outcome, Scorecard
 from radllm_backend.table_evaluation import EvaluationPlan, evaluate_table
 from radllm_backend.training import Report, Start, TrainingOptions

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from radllm_backend.cohort import Lesions
 from radllm_backend.errors import RadllmError
-from radllm_backend.estimates import CalibrationBin, Estimate
-from radllm_backend.features import SHA256, Record
+from radllm_backend.features import SHA256, CalibrationBin, Estimate, Record
 from radllm_backend.intervals import estimate, null_estimate, without_surplus
 from radllm_backend.metrics import (
     area_under_curve,

@@ -13,16 +13,9 @@ from numpy.typing import NDArray
 from radllm_backend.base_models import BaseModelFolder
 from radllm_backend.cohort import Lesions
 from radllm_backend.errors import RadllmError
-from radllm_backend.evaluation import (
-    Contender,
-    Study,
-    evaluate,
-    hardware,
-    make_work_folder,
-    modality_of,
-    versions_used,
-)
-from radllm_backend.feature_table import FeatureTable
+from radllm_backend.evaluation import Contender, Study, evaluate
+from radllm_backend.feature_table import FeatureTable, modality_of
+from radllm_backend.provenance import hardware, make_work_folder, versions_used
 from radllm_backend.safe_files import sha256_of
 from radllm_backend.scorecard import Outcome, Scorecard, summarise
 from radllm_backend.training import Report, TrainingOptions

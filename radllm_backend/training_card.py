@@ -26,19 +26,18 @@ from radllm_backend.bundle import (
 )
 from radllm_backend.calibrating import fit_calibration, youden_threshold
 from radllm_backend.calibration import Calibration
-from radllm_backend.cautions import lesion_hash
 from radllm_backend.cohort import Lesions
 from radllm_backend.conformal import ConformalReference
 from radllm_backend.contenders import NAMES
 from radllm_backend.errors import RadllmError
-from radllm_backend.evaluation import hardware, versions_used
 from radllm_backend.extraction import Settings
-from radllm_backend.features import Extraction
+from radllm_backend.features import Extraction, lesion_hash
 from radllm_backend.heads import head_file
 from radllm_backend.methods import Learned
 from radllm_backend.performance import OutOfFold, calibration_check, performances, subgroups
 from radllm_backend.prompt import TEMPLATE_VERSION
 from radllm_backend.prompt_writer import PromptWriter
+from radllm_backend.provenance import hardware, versions_used
 from radllm_backend.safe_files import read_json, sha256_of
 from radllm_backend.scorecard import Scorecard
 from radllm_backend.training_plan import TrainingPlan, base_name, command_of

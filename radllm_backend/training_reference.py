@@ -12,8 +12,9 @@ from pydantic import Field
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import Record
-from radllm_backend.heads import Embeddings, Pooling
+from radllm_backend.heads import Embeddings
 from radllm_backend.prediction import Neighbour, Typicality
+from radllm_backend.prompt import Pooling
 
 FloatArray = NDArray[np.float64]
 

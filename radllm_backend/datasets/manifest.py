@@ -18,7 +18,7 @@ from radllm_backend.extraction import Settings, extract
 from radllm_backend.feature_names import is_canonical
 from radllm_backend.feature_table import EXTRACTION, LESION, FeatureTable, read_rows
 from radllm_backend.features import MODALITIES, Features
-from radllm_backend.imaging import Lesion
+from radllm_backend.imaging import Lesion, parse_spacing
 from radllm_backend.safe_files import write_atomically
 
 FILE_COLUMNS = ("image", "mask", "mask_label", "segment", "spacing_mm", "modality")
@@ -95,19 +95,6 @@ def read_lesion(row: dict[str, str], folder: Path) -> Lesion:
         spacing=parse_spacing(row.get("spacing_mm") or None),
         modality=row.get("modality") or None,
     )
-
-
-def parse_spacing(text: str | None) -> float | tuple[float, ...] | None:
-    """Millimetres per pixel from ``0.07`` or ``0.07;0.08`` (x, then y; a comma serves too)."""
-    if text is None:
-        return None
-    try:
-        numbers = tuple(float(part) for part in text.replace(",", ";").split(";"))
-    except ValueError:
-        numbers = ()
-    if not 1 <= len(numbers) <= 3 or not all(0 < number < 1000 for number in numbers):
-        raise RadllmError(f"The spacing '{text[:40]}' is not one: use millimetres per pixel such as 0.07 or 0.07;0.08.")
-    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _mask_label(row: dict[str, str]) -> int | None:

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 
 from radllm_backend.bundle import ModelCard
 from radllm_backend.cautions import rules
-from radllm_backend.estimates import Estimate
 from radllm_backend.feature_names import is_canonical
-from radllm_backend.features import Extraction
+from radllm_backend.features import Estimate, Extraction
 from radllm_backend.knowledge import findings
 from radllm_backend.prediction import Counterfactual, Prediction, percent
 from radllm_backend.reports.geometry import Row, rows

@@ -24,9 +24,8 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from radllm_backend import __version__
-from radllm_backend.cautions import lesion_hash
 from radllm_backend.errors import RadllmError
-from radllm_backend.features import Extraction
+from radllm_backend.features import Extraction, lesion_hash
 from radllm_backend.imaging import Lesion
 from radllm_backend.prediction import RESEARCH_USE_ONLY, DescriptorShare, Prediction
 from radllm_backend.reports.dicom_codes import (

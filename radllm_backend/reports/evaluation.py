@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.estimates import Estimate
+from radllm_backend.features import Estimate
 from radllm_backend.prediction import RESEARCH_USE_ONLY
 from radllm_backend.reports import evaluation_plots as plots
 from radllm_backend.reports.checklists import checklists

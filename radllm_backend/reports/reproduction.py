@@ -9,8 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from radllm_backend.datasets.ra2025 import FOLDERS
-from radllm_backend.estimates import Estimate
 from radllm_backend.feature_names import display_name
+from radllm_backend.features import Estimate
 from radllm_backend.prediction import RESEARCH_USE_ONLY
 from radllm_backend.reports.evaluation import write_evaluation
 from radllm_backend.reproduction import Reproduction, Stage, StageResult
