@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+
 from RadiomicsLLMLib import (
     LOCAL,
     PROCESS,
@@ -27,18 +36,10 @@ from RadiomicsLLMLib import (
     visibleSegmentIds,
     writeResults,
 )
-from slicer.i18n import tr as _
-from slicer.i18n import translate
-from slicer.ScriptedLoadableModule import (
-    ScriptedLoadableModule,
-    ScriptedLoadableModuleLogic,
-    ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
-)
 
 if TYPE_CHECKING:
-    from RadiomicsLLMLib.Backend import Backend
-    from RadiomicsLLMLib.Classification import Approve
+    from RadiomicsLLMLib.backend.Backend import Backend
+    from RadiomicsLLMLib.results.Classification import Approve
 
 
 class RadiomicsLLM(ScriptedLoadableModule):
@@ -138,7 +139,7 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
         backend: Backend,
         approve: Approve | None = None,
     ) -> Generator[Any, Any, list[SegmentResult]]:
-        """The same in steps, for the panel: see `RadiomicsLLMLib.Background`."""
+        """The same in steps, for the panel: see `RadiomicsLLMLib.panel.Background`."""
         results = yield from Classification(source, segmentIds, backend, model, settings, approve).steps()
         if source.isInScene():
             writeResults(source.volumeNode, source.segmentationNode, results)

@@ -17,11 +17,12 @@ for threads in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
     os.environ.setdefault(threads, "1")
 
 import pytest
-import tiny_models
 
-from radllm_backend import base_models
 from radllm_backend.errors import RadllmError
+from radllm_backend.language import base_models
+from Testing.support import tiny_models
 
+ROOT = Path(__file__).resolve().parents[1]
 BACKEND_PYTHON = os.environ.get("RADLLM_BACKEND_PYTHON", "")
 """The Python with the backend's packages where this one is Slicer's, which has no torch; develop.py sets it."""
 
@@ -40,7 +41,7 @@ def make(function: Callable[..., None], *paths: Path) -> None:
     if find_spec("torch"):
         function(*paths)
     elif BACKEND_PYTHON:
-        subprocess.run([BACKEND_PYTHON, tiny_models.__file__, function.__name__, *paths], check=True)
+        subprocess.run([BACKEND_PYTHON, "-m", tiny_models.__name__, function.__name__, *paths], check=True, cwd=ROOT)
     else:
         pytest.skip("needs torch: there is none here, and RADLLM_BACKEND_PYTHON names no Python that has it")
 
@@ -59,7 +60,7 @@ def backend_python() -> str:
 def lean() -> Iterator[None]:
     """Of the classifiers, for a whole file; an import of its own, for most files know no scikit-learn."""
     pytest.importorskip("sklearn")
-    from lean_classifiers import lean_classifiers
+    from Testing.support.lean_classifiers import lean_classifiers
 
     yield from lean_classifiers()
 
@@ -126,8 +127,8 @@ def phantom_table(phantom_folder: Path) -> Path:
     """The feature table of the synthetic lesions."""
     pytest.importorskip("radiomics")
     from radllm_backend.datasets.manifest import extract_manifest
-    from radllm_backend.extraction import load_settings
-    from radllm_backend.feature_table import write_table
+    from radllm_backend.features.extraction import load_settings
+    from radllm_backend.features.table import write_table
 
     table = phantom_folder / "table.csv"
     write_table(table, extract_manifest(phantom_folder / "manifest.csv", load_settings("breast-ultrasound")))
@@ -158,7 +159,7 @@ def self_contained_model(phantom_table: Path, tiny_base: Path, tmp_path_factory:
 def tiny_server(tiny_model: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory):
     """``radllm serve`` with the tiny model, with two seconds for a request to arrive and room for 600 lesions."""
     pytest.importorskip("uvicorn")
-    from server_helpers import start
+    from Testing.support.servers import start
 
     with start(
         tiny_model, tiny_base, tmp_path_factory.mktemp("server"), "--request-seconds", 2, "--queue", 600
@@ -178,7 +179,7 @@ def in_process() -> None:
 @pytest.fixture(scope="session")
 def module_server(backend_python: str) -> Iterator[object]:
     """A local server that the panels of a test process share, for a start takes seconds."""
-    from module_scene import shared_server
+    from Testing.support.module_scene import shared_server
 
     yield from shared_server(backend_python)
 
@@ -186,7 +187,7 @@ def module_server(backend_python: str) -> Iterator[object]:
 @pytest.fixture
 def panel(module_server: object, self_contained_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     """The module's widget on an empty scene; see `module_scene.opened_panel`."""
-    from module_scene import opened_panel
+    from Testing.support.module_scene import opened_panel
 
     monkeypatch.setenv("RADLLM_CACHE", str(self_contained_model.parent / "cache"))
     yield from opened_panel(module_server)
@@ -195,7 +196,7 @@ def panel(module_server: object, self_contained_model: Path, monkeypatch: pytest
 @pytest.fixture
 def one(panel: object, self_contained_model: Path) -> object:
     """A panel whose model answers over the socket."""
-    from module_scene import prepare
+    from Testing.support.module_scene import prepare
 
     prepare(panel, self_contained_model)
     return panel
@@ -205,7 +206,7 @@ def one(panel: object, self_contained_model: Path) -> object:
 def volume_model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of lesions in volumes, self-contained as well."""
     pytest.importorskip("radiomics")
-    from nodules import write_volume_table
+    from Testing.support.nodules import write_volume_table
 
     folder = tmp_path_factory.mktemp("volumes")
     write_volume_table(folder / "table.csv")
@@ -218,7 +219,7 @@ def volume_model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture
 def opened() -> Iterator[Callable[..., object]]:
     """Opens panels of the module's parts, which end with the test; see `module_setup.panels`."""
-    from module_setup import panels
+    from Testing.support.module_setup import panels
 
     with panels() as make:
         yield make
@@ -227,7 +228,7 @@ def opened() -> Iterator[Callable[..., object]]:
 @pytest.fixture
 def asked() -> Iterator[list[str]]:
     """The questions that the user was asked, and answered with OK."""
-    from module_setup import answering
+    from Testing.support.module_setup import answering
 
     with answering(True) as questions:
         yield questions

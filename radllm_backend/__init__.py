@@ -17,19 +17,19 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from radllm_backend.errors import RadllmError
-    from radllm_backend.extraction import extract
-    from radllm_backend.features import Features
-    from radllm_backend.imaging import Lesion
-    from radllm_backend.model import Model
-    from radllm_backend.prediction import Prediction
+    from radllm_backend.features.extraction import extract
+    from radllm_backend.imaging.lesion import Lesion
+    from radllm_backend.models.model import Model
+    from radllm_backend.models.prediction import Prediction
+    from radllm_backend.records import Features
 
 _HOMES = {
-    "Features": "features",
-    "Lesion": "imaging",
-    "Model": "model",
-    "Prediction": "prediction",
+    "Features": "records",
+    "Lesion": "imaging.lesion",
+    "Model": "models.model",
+    "Prediction": "models.prediction",
     "RadllmError": "errors",
-    "extract": "extraction",
+    "extract": "features.extraction",
 }
 __all__ = ["Features", "Lesion", "Model", "Prediction", "RadllmError", "extract"]
 

@@ -1,5 +1,5 @@
 """``python -m radllm_backend`` is the ``radllm`` command."""
 
-from radllm_backend.cli import main
+from radllm_backend.cli.main import main
 
 main()

@@ -11,25 +11,25 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from .BackendChoice import LOCAL, PROCESS, REMOTE, BackendChoice
-from .Background import Background, Steps
-from .BackgroundRun import BackgroundRun
-from .BatchLoader import LoadedLesion
-from .BatchPanel import BatchPanel
-from .ClassifiedLesions import ClassifiedLesions
-from .Consent import Consent
-from .ExportPanel import ExportPanel
-from .FeaturePlot import plotFeatures
-from .ModelCardText import modelCardText
-from .ModelChoice import ModelChoice
-from .ResultPanel import ResultPanel
-from .SceneResults import readResults
-from .SegmentChoice import SegmentChoice
-from .SegmentedVolume import SegmentedVolume
-from .SegmentResult import SegmentResult
-from .SettingsChoice import SettingsChoice
-from .SetupSections import SetupSections
-from .ViewJump import jumpTo, showChart
+from .backend.BackendChoice import LOCAL, PROCESS, REMOTE, BackendChoice
+from .batch.BatchLoader import LoadedLesion
+from .batch.BatchPanel import BatchPanel
+from .panel.Background import Background, Steps
+from .panel.BackgroundRun import BackgroundRun
+from .panel.Consent import Consent
+from .panel.ModelCardText import modelCardText
+from .panel.ModelChoice import ModelChoice
+from .panel.SettingsChoice import SettingsChoice
+from .results.ClassifiedLesions import ClassifiedLesions
+from .results.ExportPanel import ExportPanel
+from .results.FeaturePlot import plotFeatures
+from .results.ResultPanel import ResultPanel
+from .results.SceneResults import readResults
+from .results.SegmentResult import SegmentResult
+from .scene.SegmentChoice import SegmentChoice
+from .scene.SegmentedVolume import SegmentedVolume
+from .scene.ViewJump import jumpTo, showChart
+from .setup.SetupSections import SetupSections
 
 if TYPE_CHECKING:
     from RadiomicsLLM import RadiomicsLLMLogic

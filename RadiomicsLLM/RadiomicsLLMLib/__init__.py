@@ -1,17 +1,17 @@
 """What the module RadiomicsLLM is made of: one class a file. Importing it imports no backend and no torch."""
 
-from .BackendChoice import LOCAL, PROCESS, REMOTE
-from .BackendPython import backendPython
-from .Background import runHere
-from .Classification import Classification
-from .InProcessBackend import InProcessBackend
-from .LocalServerBackend import LocalServerBackend
+from .backend.BackendChoice import LOCAL, PROCESS, REMOTE
+from .backend.BackendPython import backendPython
+from .backend.InProcessBackend import InProcessBackend
+from .backend.LocalServerBackend import LocalServerBackend
+from .backend.RemoteBackend import RemoteBackend
 from .Panel import Panel
-from .RemoteBackend import RemoteBackend
-from .SampleLesions import loadSampleLesions, registerSampleLesions
-from .SceneResults import readResults, writeResults
-from .SegmentedVolume import SegmentedVolume, visibleSegmentIds
-from .SegmentResult import SegmentResult
+from .panel.Background import runHere
+from .results.Classification import Classification
+from .results.SceneResults import readResults, writeResults
+from .results.SegmentResult import SegmentResult
+from .scene.SampleLesions import loadSampleLesions, registerSampleLesions
+from .scene.SegmentedVolume import SegmentedVolume, visibleSegmentIds
 
 __all__ = [
     "LOCAL",

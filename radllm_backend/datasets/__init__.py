@@ -1,1 +1,1 @@
-"""Where lesions come from: data sets on disk, and phantoms made from a seed."""
+"""One file for each published data set: from its folder to a manifest of lesions."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from radllm_backend.descriptors import PREFIX, canonical
 from radllm_backend.errors import RadllmError
-from radllm_backend.feature_table import read_rows
+from radllm_backend.features.descriptors import PREFIX, canonical
+from radllm_backend.features.table import read_rows
 
 _COLUMNS = ("CaseID", "Image_filename", "Mask_tumor_filename", "Pixel_size", "Classification")
 _DESCRIPTORS = {

@@ -16,13 +16,13 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from radllm_backend.datasets.lesion_masks import Size, write_scaled
-from radllm_backend.datasets.mammography import Header, Manifest, UnusableLesionError, collect, image_header
+from radllm_backend.datasets.collecting import Header, Manifest, UnusableLesionError, collect, image_header
 from radllm_backend.datasets.manifest import Progress
-from radllm_backend.descriptors import PREFIX, canonical
+from radllm_backend.datasets.masks import Size, write_scaled
 from radllm_backend.errors import RadllmError
-from radllm_backend.feature_table import read_rows
-from radllm_backend.image_files import read_mask
+from radllm_backend.features.descriptors import PREFIX, canonical
+from radllm_backend.features.table import read_rows
+from radllm_backend.imaging.image_files import read_mask
 
 Kind = Literal["mass", "calcification"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.parsers.expat import ExpatError
 
-from radllm_backend.datasets.lesion_masks import Size, write_contour
-from radllm_backend.datasets.mammography import (
+from radllm_backend.datasets.collecting import (
     PAPER_RULE,
     LabelRule,
     Manifest,
@@ -26,8 +25,9 @@ from radllm_backend.datasets.mammography import (
     image_header,
 )
 from radllm_backend.datasets.manifest import Progress
-from radllm_backend.descriptors import PREFIX, canonical
+from radllm_backend.datasets.masks import Size, write_contour
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.descriptors import PREFIX, canonical
 
 TABLE = "INbreast.csv"
 _COLUMNS = ("Laterality", "View", "File Name", "ACR", "Bi-Rads")

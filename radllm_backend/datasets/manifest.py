@@ -12,14 +12,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from radllm_backend import __version__
-from radllm_backend.descriptors import PREFIX, canonical
 from radllm_backend.errors import RadllmError
-from radllm_backend.extraction import Settings, extract
-from radllm_backend.feature_names import is_canonical
-from radllm_backend.feature_table import EXTRACTION, LESION, FeatureTable, read_rows
-from radllm_backend.features import MODALITIES, Features
-from radllm_backend.imaging import Lesion, parse_spacing
-from radllm_backend.safe_files import write_atomically
+from radllm_backend.features.descriptors import PREFIX, canonical
+from radllm_backend.features.extraction import Settings, extract
+from radllm_backend.features.names import is_canonical
+from radllm_backend.features.table import EXTRACTION, LESION, FeatureTable, read_rows
+from radllm_backend.files import write_atomically
+from radllm_backend.imaging.lesion import Lesion, parse_spacing
+from radllm_backend.records import MODALITIES, Features
 
 FILE_COLUMNS = ("image", "mask", "mask_label", "segment", "spacing_mm", "modality")
 """Columns that say how to read a lesion (only the first two are required); they do not go into the feature table."""

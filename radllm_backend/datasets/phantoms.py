@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from scipy import ndimage
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.safe_files import write_atomically
+from radllm_backend.files import write_atomically
 
 Kind = Literal["oval", "spiculated"]
 KINDS: tuple[Kind, ...] = ("oval", "spiculated")

@@ -15,8 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from radllm_backend.datasets.lesion_masks import Kind, Size, clipped_box, write_box, write_grown
-from radllm_backend.datasets.mammography import (
+from radllm_backend.datasets.collecting import (
     PAPER_RULE,
     LabelRule,
     Manifest,
@@ -25,9 +24,10 @@ from radllm_backend.datasets.mammography import (
     image_header,
 )
 from radllm_backend.datasets.manifest import Progress
-from radllm_backend.descriptors import PREFIX, canonical
+from radllm_backend.datasets.masks import Kind, Size, clipped_box, write_box, write_grown
 from radllm_backend.errors import RadllmError
-from radllm_backend.feature_table import read_rows
+from radllm_backend.features.descriptors import PREFIX, canonical
+from radllm_backend.features.table import read_rows
 
 MaskKind = Literal["grown", "box"]
 
@@ -69,7 +69,7 @@ def manifest(
         root: the folder with ``finding_annotations.csv`` and the folder ``images``.
         masks: folder for the masks, made if missing; masks that are there already are used again.
         mask: ``box``, the box as far as it lies in the image, or ``grown``, the bright lesion inside it
-            (`lesion_masks.write_grown`); ``mask_kind`` tells which one a lesion has.
+            (`masks.write_grown`); ``mask_kind`` tells which one a lesion has.
         rule: which BI-RADS categories are benign and which malignant.
         categories: only findings of one of these (``Mass``, ``Suspicious Calcification`` ...); empty for all.
         descriptors: with what the radiologist says of lesion and breast (`descriptors.VOCABULARIES`).

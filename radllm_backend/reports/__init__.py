@@ -1,4 +1,4 @@
-"""What is kept of a prediction: JSON, CSV, a page and a PDF to read and print, and a picture."""
+"""What is kept for people and archives: HTML, PDF, tables and DICOM."""
 
 from __future__ import annotations
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.feature_table import write_csv
+from radllm_backend.features.table import write_csv
+from radllm_backend.files import write_atomically
 from radllm_backend.reports.evaluation_plots import drawn
-from radllm_backend.safe_files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from radllm_backend.adaptation import AdaptationCurve, CurvePoint
+    from radllm_backend.learning.adaptation import AdaptationCurve, CurvePoint
 
 _STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#d55e00", "marker": "o", "linestyle": "solid", "linewidth": 2.4},

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from radllm_backend.scorecard import Scorecard
+from radllm_backend.learning.scorecard import Scorecard
 
 Answer = Callable[[Scorecard], str | None]
 """None where a run cannot answer after all."""

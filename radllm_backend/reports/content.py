@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from radllm_backend.bundle import ModelCard
-from radllm_backend.cautions import rules
-from radllm_backend.feature_names import is_canonical
-from radllm_backend.features import Estimate, Extraction
-from radllm_backend.knowledge import findings
-from radllm_backend.prediction import Counterfactual, Prediction, percent
+from radllm_backend.features.names import is_canonical
+from radllm_backend.features.wording import findings
+from radllm_backend.models.bundle import ModelCard
+from radllm_backend.models.cautions import rules
+from radllm_backend.models.prediction import Counterfactual, Prediction, percent
+from radllm_backend.records import Estimate, Extraction
 from radllm_backend.reports.geometry import Row, rows
 
 MOST_ROWS = 12

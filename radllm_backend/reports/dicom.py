@@ -25,9 +25,10 @@ from pydicom.uid import generate_uid
 
 from radllm_backend import __version__
 from radllm_backend.errors import RadllmError
-from radllm_backend.features import Extraction, lesion_hash
-from radllm_backend.imaging import Lesion
-from radllm_backend.prediction import RESEARCH_USE_ONLY, DescriptorShare, Prediction
+from radllm_backend.files import write_together
+from radllm_backend.imaging.lesion import Lesion
+from radllm_backend.models.prediction import RESEARCH_USE_ONLY, DescriptorShare, Prediction
+from radllm_backend.records import Extraction, lesion_hash
 from radllm_backend.reports.dicom_codes import (
     PERCENT,
     PRIVATE_SCHEME,
@@ -37,7 +38,6 @@ from radllm_backend.reports.dicom_codes import (
     unit_of,
 )
 from radllm_backend.reports.dicom_sources import Source, read_source
-from radllm_backend.safe_files import write_together
 
 SEGMENTATION, REPORT = "segmentation.dcm", "report.dcm"
 PROBABILITY = codes.DCM.ProbabilityOfCancer

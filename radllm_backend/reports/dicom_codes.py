@@ -17,7 +17,7 @@ import hashlib
 
 from pydicom.sr.coding import Code
 
-from radllm_backend.feature_names import split_name
+from radllm_backend.features.names import split_name
 
 PRIVATE_SCHEME = "99RADLLM"
 PRIVATE_SCHEME_NAME = "RadiomicsLLM: names, or the first 12 hexadecimal digits of their SHA-256"

@@ -12,11 +12,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from radllm_backend import dicom_files
-from radllm_backend.dicom_files import is_dicom
 from radllm_backend.errors import RadllmError
-from radllm_backend.image_files import read_image
-from radllm_backend.imaging import Lesion
+from radllm_backend.imaging import dicom_files
+from radllm_backend.imaging.dicom_files import is_dicom
+from radllm_backend.imaging.image_files import read_image
+from radllm_backend.imaging.lesion import Lesion
 
 Frame = dicom_files.Frame
 _TYPE_2 = (

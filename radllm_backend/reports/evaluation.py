@@ -13,13 +13,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.features import Estimate
-from radllm_backend.prediction import RESEARCH_USE_ONLY
+from radllm_backend.files import write_atomically
+from radllm_backend.learning.scorecard import Family, ModelResult, Outcome, Scorecard, out_of_fold_rows
+from radllm_backend.learning.selection_stability import Stability
+from radllm_backend.models.prediction import RESEARCH_USE_ONLY
+from radllm_backend.records import Estimate
 from radllm_backend.reports import evaluation_plots as plots
 from radllm_backend.reports.checklists import checklists
-from radllm_backend.safe_files import write_atomically
-from radllm_backend.scorecard import Family, ModelResult, Outcome, Scorecard, out_of_fold_rows
-from radllm_backend.stability import Stability
 
 FAMILY_TITLES: dict[Family, str] = {
     "classical": "Classical models",
@@ -84,7 +84,7 @@ def evaluation_html(scorecard: Scorecard) -> str:
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=PackageLoader("radllm_backend", "reports"),
+        loader=PackageLoader("radllm_backend.reports", "templates"),
         autoescape=True,  # names of files, columns and models are somebody else's text
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from scipy.stats import binomtest
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.feature_names import display_name, is_canonical
-from radllm_backend.scorecard import Family, ModelResult, Scorecard
-from radllm_backend.stability import Stability
+from radllm_backend.features.names import display_name, is_canonical
+from radllm_backend.learning.scorecard import Family, ModelResult, Scorecard
+from radllm_backend.learning.selection_stability import Stability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

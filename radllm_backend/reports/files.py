@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.files import write_together
 from radllm_backend.reports.html import report_html
 from radllm_backend.reports.key_image import key_image
-from radllm_backend.safe_files import write_together
 
 if TYPE_CHECKING:
-    from radllm_backend.bundle import ModelCard
-    from radllm_backend.features import Features
-    from radllm_backend.imaging import Lesion
-    from radllm_backend.prediction import Prediction
+    from radllm_backend.imaging.lesion import Lesion
+    from radllm_backend.models.bundle import ModelCard
+    from radllm_backend.models.prediction import Prediction
+    from radllm_backend.records import Features
 
 FORMATS = ("json", "csv", "html", "pdf", "png")
 EPOCH = "SOURCE_DATE_EPOCH"

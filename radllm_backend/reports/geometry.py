@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from radllm_backend.bundle import FeatureSummary
-from radllm_backend.prediction import DescriptorShare, FeatureShare, Prediction
+from radllm_backend.models.bundle import FeatureSummary
+from radllm_backend.models.prediction import DescriptorShare, FeatureShare, Prediction
 
 _MARGIN = 0.15
 """Of a strip, kept free on either side for values beyond the middle 90% of both classes."""

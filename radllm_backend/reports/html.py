@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from radllm_backend.prediction import RESEARCH_USE_ONLY, Prediction, percent
+from radllm_backend.models.prediction import RESEARCH_USE_ONLY, Prediction, percent
 from radllm_backend.reports.content import STRIP_KEY, content, signed, significant
 from radllm_backend.reports.geometry import probability_bar
 from radllm_backend.reports.key_image import OUTLINE, key_image
 
 if TYPE_CHECKING:
-    from radllm_backend.bundle import ModelCard
-    from radllm_backend.imaging import Lesion
+    from radllm_backend.imaging.lesion import Lesion
+    from radllm_backend.models.bundle import ModelCard
 
 _BAR_START, _BAR_WIDTH = 10, 380
 """In units of the bar's drawing, which is 400 wide."""
@@ -48,7 +48,7 @@ def report_html(
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=PackageLoader("radllm_backend", "reports"),
+        loader=PackageLoader("radllm_backend.reports", "templates"),
         autoescape=True,  # everything in a prediction is somebody else's text
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 if TYPE_CHECKING:
-    from radllm_backend.imaging import Lesion
+    from radllm_backend.imaging.lesion import Lesion
 
 SIDE = 480
 """Pixels of the longer side."""

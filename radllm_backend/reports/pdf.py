@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fpdf.enums import XPos, YPos
 
-from radllm_backend.prediction import RESEARCH_USE_ONLY, FeatureShare, percent
+from radllm_backend.models.prediction import RESEARCH_USE_ONLY, FeatureShare, percent
 from radllm_backend.reports.content import Content, content, signed, significant
 from radllm_backend.reports.key_image import key_image
 from radllm_backend.reports.pdf_drawings import (
@@ -37,9 +37,9 @@ from radllm_backend.reports.pdf_page import (
 )
 
 if TYPE_CHECKING:
-    from radllm_backend.bundle import ModelCard
-    from radllm_backend.imaging import Lesion
-    from radllm_backend.prediction import Prediction
+    from radllm_backend.imaging.lesion import Lesion
+    from radllm_backend.models.bundle import ModelCard
+    from radllm_backend.models.prediction import Prediction
     from radllm_backend.reports.geometry import Row
 
 _PICTURE = 52.0

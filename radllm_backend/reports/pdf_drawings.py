@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from radllm_backend.prediction import CallWord, Prediction, percent
+from radllm_backend.models.prediction import CallWord, Prediction, percent
 from radllm_backend.reports.content import STRIP_KEY, Content
 from radllm_backend.reports.geometry import Lane, Row, Strip, probability_bar
 from radllm_backend.reports.pdf_page import LINE, MARGIN, PAGE, PANEL, QUIET, SMALL, TEXT, TINY, Colour, Pages

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 from fpdf import FPDF
 from fpdf.enums import MethodReturnValue
 
-from radllm_backend.prediction import RESEARCH_USE_ONLY
+from radllm_backend.models.prediction import RESEARCH_USE_ONLY
 
 Colour = tuple[int, int, int]
 TEXT, QUIET, LINE, PANEL, PAGE = (27, 36, 48), (86, 98, 115), (213, 219, 227), (244, 246, 249), (255, 255, 255)

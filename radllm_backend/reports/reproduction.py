@@ -8,14 +8,14 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from radllm_backend.datasets.ra2025 import FOLDERS
-from radllm_backend.feature_names import display_name
-from radllm_backend.features import Estimate
-from radllm_backend.prediction import RESEARCH_USE_ONLY
+from radllm_backend.features.names import display_name
+from radllm_backend.files import write_atomically
+from radllm_backend.learning.reproduction import Reproduction, Stage, StageResult
+from radllm_backend.learning.reproduction_data import FOLDERS
+from radllm_backend.learning.scorecard import ModelResult
+from radllm_backend.models.prediction import RESEARCH_USE_ONLY
+from radllm_backend.records import Estimate
 from radllm_backend.reports.evaluation import write_evaluation
-from radllm_backend.reproduction import Reproduction, Stage, StageResult
-from radllm_backend.safe_files import write_atomically
-from radllm_backend.scorecard import ModelResult
 
 PAPER = "Ra et al. 2025"
 FIGURES: dict[str, Callable[[ModelResult], Estimate]] = {
@@ -106,7 +106,7 @@ def _with_interval(estimate: Estimate) -> str:
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=PackageLoader("radllm_backend", "reports"),
+        loader=PackageLoader("radllm_backend.reports", "templates"),
         autoescape=True,  # names of folders are somebody else's text
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from radllm_backend.prediction import Band, Prediction
+from radllm_backend.models.prediction import Band, Prediction
 
 HEADING = [
     "lesion",

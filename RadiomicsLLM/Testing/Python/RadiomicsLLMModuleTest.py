@@ -4,6 +4,7 @@ import unittest
 
 import numpy as np
 import slicer
+
 from RadiomicsLLMLib import SegmentedVolume, SegmentResult, readResults, visibleSegmentIds, writeResults
 
 

@@ -1,0 +1,1 @@
+"""Every lesion of the DICOM database, in a process of its own."""

@@ -1,0 +1,130 @@
+"""From segments to results, in steps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from slicer.i18n import tr as _
+
+from ..panel.Background import Background
+from ..scene.SegmentedVolume import SegmentedVolume, Snapshot
+from .SegmentResult import SegmentResult
+
+if TYPE_CHECKING:
+    from radllm_backend import Features
+    from radllm_backend.features.extraction import Settings
+
+    from ..backend.Backend import Backend, ServedModel
+
+Approve = Callable[["ServedModel", Sequence["Features"]], bool]
+_LOADED, _MEASURED = 0.2, 0.6  # of the progress
+
+
+@dataclass
+class Classification:
+    """Some segments of a volume, read by one model of a backend."""
+
+    source: SegmentedVolume
+    segmentIds: Sequence[str]
+    backend: Backend
+    model: str
+    """A name that the backend knows, or a folder."""
+    settings: str | None = None
+    """A preset or a PyRadiomics parameter file instead of the settings the model was trained with."""
+    approve: Approve | None = None
+    """Asked, on the main thread, before anything is sent: with the model, and the lesions' features."""
+    _problems: dict[str, str] = field(default_factory=dict)
+
+    def steps(self) -> Generator[Background, Any, list[SegmentResult]]:
+        """One result a segment, in their order: a prediction, or the reason why there is none.
+
+        Raises:
+            RadllmError: the model or the settings cannot be used, or nothing may be sent.
+        """
+        from radllm_backend import RadllmError
+
+        load = partial(self.backend.model, self.model)
+        model = yield Background(_("Loading the model {model}").format(model=_lastPart(self.model)), load)
+        settings = yield Background(_("Reading the settings"), partial(self._settingsFor, model), _LOADED)
+        features = yield from self._measure(settings)
+        if features and self.approve and not self.approve(model, list(features.values())):
+            raise RadllmError(_("Nothing was sent, so nothing was classified."))
+        predictions = yield from self._ask(model, features)
+        return [
+            SegmentResult(
+                segmentId,
+                self.source.segmentName(segmentId),
+                predictions.get(segmentId),
+                self._problems.get(segmentId, ""),
+                features.get(segmentId),
+            )
+            for segmentId in self.segmentIds
+        ]
+
+    def _settingsFor(self, model: ServedModel) -> Settings:
+        from radllm_backend.features.extraction import load_settings
+
+        return load_settings(self.settings) if self.settings else model.settings
+
+    def _measure(self, settings: Settings) -> Generator[Background, Any, dict[str, Features]]:
+        features = {}
+        for segmentId, fraction in self._withFractions(_LOADED, _MEASURED):
+            sentence = _("Measuring {segment}").format(segment=self.source.segmentName(segmentId))
+            try:
+                snapshot = self.source.snapshot(segmentId)
+                features[segmentId] = yield Background(sentence, partial(_measured, snapshot, settings), fraction)
+            except Exception as error:
+                self._problems[segmentId] = _inOneSentence(error)
+        return features
+
+    def _ask(self, model: ServedModel, features: dict[str, Features]) -> Generator[Background, Any, dict[str, Any]]:
+        from radllm_backend.server.client import ServerError
+
+        predictions: dict[str, Any] = {}
+        lost = ""
+        for segmentId, fraction in self._withFractions(_MEASURED, 1.0):
+            if segmentId not in features:
+                continue
+            sentence = _("Asking {model} about {segment}").format(
+                model=model.name, segment=self.source.segmentName(segmentId)
+            )
+            try:
+                if not lost:
+                    ask = partial(model.predict, features[segmentId])
+                    predictions[segmentId] = yield Background(sentence, ask, fraction)
+            except ServerError as error:  # it will not answer for the others either
+                lost = _inOneSentence(error)
+            except Exception as error:
+                self._problems[segmentId] = _inOneSentence(error)
+            if lost:
+                self._problems[segmentId] = lost
+        return predictions
+
+    def _withFractions(self, start: float, end: float) -> list[tuple[str, float]]:
+        step = (end - start) / max(1, len(self.segmentIds))
+        return [(segmentId, start + index * step) for index, segmentId in enumerate(self.segmentIds)]
+
+
+def _measured(snapshot: Snapshot, settings: Settings) -> Features:
+    from radllm_backend import extract
+
+    return extract(snapshot.lesion(), settings)
+
+
+def _inOneSentence(error: Exception) -> str:
+    from radllm_backend import RadllmError
+
+    if isinstance(error, RadllmError):
+        sentence = str(error)
+        return sentence[:1].upper() + sentence[1:]
+    # A mistake of ours: the other segments still get their results.
+    logging.error("RadiomicsLLM could not classify a segment.", exc_info=error)
+    return _("Unexpected: {error}. Please report it with Slicer's error log.").format(error=error)
+
+
+def _lastPart(nameOrFolder: str) -> str:
+    return nameOrFolder.replace("\\", "/").rstrip("/").rpartition("/")[2]

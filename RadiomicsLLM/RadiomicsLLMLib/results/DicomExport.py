@@ -1,0 +1,64 @@
+"""Results as DICOM segmentations and structured reports, in steps."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slicer.i18n import tr as _
+
+from ..panel.Background import Background
+from ..scene.DicomDatabase import DicomDatabase
+from .ClassifiedLesions import ClassifiedLesions
+from .SegmentResult import SegmentResult
+
+if TYPE_CHECKING:
+    from radllm_backend import Lesion
+
+
+@dataclass
+class DicomExport:
+    """Adds two files a lesion to Slicer's DICOM database, in the study of the volume."""
+
+    lesions: ClassifiedLesions
+    database: DicomDatabase = field(default_factory=DicomDatabase)
+
+    def obstacle(self) -> str:
+        """Why nothing can be added, and what to do; empty where something can."""
+        if obstacle := self.lesions.obstacle():
+            return obstacle
+        if not self.database.holds(self.lesions.volumeNode):
+            return _("The volume did not come from DICOM: load it with Slicer's module DICOM, and classify again.")
+        if not self.database.isOpen():
+            return _("No DICOM database is open: open one in Slicer's module DICOM.")
+        return ""
+
+    def steps(self) -> Generator[Background, Any, str]:
+        """All lesions or none; returns one sentence on what was added.
+
+        Raises:
+            RadllmError: the volume's files are gone or cannot be referred to, a lesion is another one by now, or the
+                database did not take the new files.
+        """
+        files, count = self.database.files(self.lesions.volumeNode), len(self.lesions.results)
+        # On Windows a cancelled step may still have a file open.
+        with tempfile.TemporaryDirectory(prefix="RadiomicsLLM-", ignore_cleanup_errors=True) as folder:
+            for index, result in enumerate(self.lesions.results):
+                write = partial(_write, Path(folder) / str(index), files, self.lesions.lesion(result), result)
+                sentence = _("Writing DICOM of {segment}").format(segment=result.segmentName)
+                yield Background(sentence, write, index / count)
+            self.database.add(Path(folder))
+        sentence = _("Added to the DICOM database, each with a segmentation and a structured report: {segments}.")
+        return sentence.format(segments=", ".join(result.segmentName for result in self.lesions.results))
+
+
+def _write(folder: Path, files: Sequence[Path], lesion: Callable[[], Lesion], result: SegmentResult) -> None:
+    from radllm_backend.reports.dicom import write_dicom
+
+    folder.mkdir()
+    # With the patient, as in the image's own files: Slicer makes up another one where the ID is empty.
+    write_dicom(folder, files, lesion(), result.prediction, identifiers=True)

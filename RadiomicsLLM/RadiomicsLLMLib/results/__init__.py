@@ -1,0 +1,1 @@
+"""What was classified: shown, kept in the scene, and exported."""

@@ -1,0 +1,1 @@
+"""Images, segments and samples in the MRML scene."""

@@ -1,0 +1,1 @@
+"""Setting up the backend's environment, and the doctor."""

@@ -1,0 +1,48 @@
+"""Two ways measured in turn, and the table that tells of it."""
+
+import itertools
+
+import pytest
+from pydantic import ValidationError
+
+from benchmarks.comparison import Comparison, compare, table
+
+
+def measured(**more) -> Comparison:
+    given = {"usual_seconds": (4.0, 6.0, 9.0), "seconds": (1.0, 2.0, 1.0), "wanted": 4.0}
+    return Comparison(subject="extraction", case="a mammogram", usual="from files", **{**given, **more})
+
+
+def test_the_ratio_is_the_median_of_the_rounds_and_not_of_the_seconds():
+    assert measured().ratios == (4.0, 3.0, 9.0)
+    assert measured().ratio == 4.0
+    assert measured().is_reached
+    assert not measured(wanted=4.1).is_reached
+    assert measured(wanted=None).is_reached is None
+
+
+def test_both_ways_take_turns_after_one_run_that_does_not_count():
+    calls: list[str] = []
+    ticks = itertools.count()
+    found = compare(
+        "x",
+        "y",
+        ("usual", lambda: calls.append("usual")),
+        lambda: calls.append("ours"),
+        runs=3,
+        clock=lambda: next(ticks),
+    )
+    assert calls == ["usual", "ours"] * 4
+    assert found.usual_seconds == found.seconds == (1, 1, 1)
+
+
+def test_the_table_says_what_was_reached_and_what_was_not():
+    text = table([measured(note="bounded by decoding"), measured(wanted=5.0), measured(wanted=None)])
+    assert "| extraction | a mammogram | from files | 6 | 1 | **4.0** (3.0 to 9.0) | 4 (reached) |" in text
+    assert "| 5 (not reached) |" in text
+    assert text.endswith("- extraction, a mammogram: bounded by decoding\n")
+
+
+def test_seconds_are_numbers():
+    with pytest.raises(ValidationError):
+        measured(seconds=(float("nan"), 1.0, 1.0))

@@ -1,0 +1,54 @@
+"""What is imported when: a command that needs no language model does not wait for one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+HEAVY = ("torch", "transformers", "peft", "radiomics", "sklearn", "pandas", "scipy", "SimpleITK", "pydicom", "numpy")
+
+
+def loaded_by(code: str) -> set[str]:
+    """Which of the heavy packages are imported in a fresh process."""
+    shown = f"import sys\n{code}\nprint(*({set(HEAVY)} & set(sys.modules)))"
+    return set(subprocess.run([sys.executable, "-c", shown], check=True, capture_output=True, text=True).stdout.split())
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert loaded_by("import radllm_backend") == set()
+
+
+def test_the_help_of_the_command_loads_nothing_heavy():
+    code = (
+        "from typer.testing import CliRunner; from radllm_backend.cli.main import app; "
+        "CliRunner().invoke(app, ['--help'])"
+    )
+    assert loaded_by(code) == set()
+
+
+@pytest.mark.parametrize("module", ["client", "local", "models"])
+def test_a_client_and_what_stands_before_the_models_load_no_torch(module):
+    assert not {"torch", "transformers", "sklearn"} & loaded_by(f"import radllm_backend.server.{module}")
+
+
+def test_explaining_does_not_wait_for_all_of_scipys_statistics():
+    code = "import radllm_backend.models.explanation; sys.exit('scipy.stats' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", f"import sys; {code}"], check=False).returncode == 0
+
+
+def test_the_import_and_the_help_are_quick():
+    """Generously: a busy machine takes several times as long. `python -m benchmarks start-up` measures it."""
+    assert seconds("-c", "import radllm_backend") < 1.5
+    assert seconds("-m", "radllm_backend", "--help") < 3
+
+
+def seconds(*arguments: str) -> float:
+    times = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+        times.append(time.perf_counter() - begun)
+    return min(times)

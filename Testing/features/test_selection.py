@@ -1,0 +1,174 @@
+"""Selection on data whose answer is known, and the same answers as other software where there is some."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from sklearn.base import clone
+from sklearn.feature_selection import f_classif, mutual_info_classif
+
+from radllm_backend.errors import RadllmError
+from radllm_backend.features.selection import (
+    RadiomicsSelector,
+    l1_selected,
+    mrmr,
+    select_features,
+    uncorrelated,
+    usable_columns,
+)
+
+
+def lesions(count=200):
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, count)
+    strong = labels + random.normal(0, 0.8, count)
+    copy = strong + random.normal(0, 0.01, count)
+    weak = labels + random.normal(0, 1.0, count)
+    noise = random.normal(size=count)
+    return np.column_stack([noise, strong, copy, weak]), labels
+
+
+def ring(count=400):
+    """Malignant where the first feature is far from its mean on either side: the F statistic sees nothing of that."""
+    random = np.random.default_rng(1)
+    values = random.normal(size=(count, 4))
+    labels = (np.abs(values[:, 0]) > 0.7).astype(int)
+    values[:, 1] += 0.6 * labels
+    return values, labels
+
+
+def test_a_copy_of_a_taken_feature_comes_after_a_weaker_one_of_its_own():
+    values, labels = lesions()
+    order = mrmr(values, labels, 3)
+    assert order[0] in (1, 2)
+    assert order[1] == 3
+
+
+def test_units_do_not_matter():
+    values, labels = lesions()
+    scaled = values * [1e-6, 1e3, 1, 1e9] + [5, -3, 0, 1e6]
+    assert mrmr(scaled, labels, 4) == mrmr(values, labels, 4)
+    assert uncorrelated(scaled, labels, 0.9) == uncorrelated(values, labels, 0.9)
+    assert l1_selected(scaled, labels, 0.1) == l1_selected(values, labels, 0.1)
+
+
+def test_constant_and_incomplete_columns_are_never_taken():
+    values, labels = lesions()
+    spoiled = np.column_stack([values, np.full(len(labels), 3.0), np.where(labels == 1, np.nan, 0.0)])
+    assert usable_columns(spoiled).tolist() == [True] * 4 + [False] * 2
+    assert set(mrmr(spoiled, labels, 4)) == {0, 1, 2, 3}
+    with pytest.raises(RadllmError, match="Only 4 features vary"):
+        mrmr(spoiled, labels, 5)
+
+
+def test_by_name_and_with_one_column():
+    values, labels = lesions()
+    assert select_features(["a"], values[:, :1], labels, 1) == ["a"]
+    assert select_features(list("abcd"), values, labels, 2)[1] == "d"
+
+
+def test_mutual_information_finds_what_the_f_statistic_cannot():
+    values, labels = ring()
+    assert mrmr(values, labels, 1) == [1]
+    assert mrmr(values, labels, 1, "mutual information") == [0]
+    assert mrmr(values, labels, 4, "mutual information") == mrmr(values, labels, 4, "mutual information")
+
+
+@pytest.mark.parametrize("relevance", ["F statistic", "mutual information"])
+def test_each_step_takes_the_largest_quotient(relevance):
+    random = np.random.default_rng(5)
+    labels = np.arange(120) % 2
+    values = random.normal(size=(120, 6)) @ random.normal(size=(6, 6)) + labels[:, None] * [0.9, 0.5, 0, 0.3, 0.2, 0.7]
+    taken = mrmr(values, labels, 6, relevance, seed=3)
+    useful = (
+        f_classif(values, labels)[0]
+        if relevance == "F statistic"
+        else mutual_info_classif(values, labels, random_state=3)
+    )
+    for step, now in enumerate(taken):
+        quotients = {
+            other: useful[other]
+            / np.mean([abs(np.corrcoef(values[:, other], values[:, before])[0, 1]) for before in taken[:step]] or [1])
+            for other in set(range(6)) - set(taken[:step])
+        }
+        assert now == max(quotients, key=quotients.get)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.sampled_from([0.3, 0.6, 0.9, 0.99]))
+def test_of_what_stays_nothing_correlates_and_all_that_goes_had_a_stronger_double(seed, columns, limit):
+    random = np.random.default_rng(seed)
+    labels = np.arange(40) % 2
+    values = random.normal(size=(40, columns)) @ random.normal(size=(columns, columns)) + labels[:, None] * 0.4
+    values[:, 0] = np.exp(values[:, -1])
+    kept = uncorrelated(values, labels, limit)
+    strength = f_classif(values, labels)[0]
+
+    def correlation(first, second):
+        pair = values[:, [first, second]]
+        return max(abs(np.corrcoef(pair, rowvar=False)[0, 1]), abs(spearmanr(pair).statistic))
+
+    assert kept == sorted(kept)
+    assert all(correlation(one, other) < limit for one in kept for other in kept if one < other)
+    for gone in set(range(columns)) - set(kept):
+        assert any(correlation(gone, one) >= limit - 1e-12 and strength[one] >= strength[gone] for one in kept)
+
+
+def test_of_two_equal_features_the_earlier_stays_even_if_one_is_curved():
+    values, labels = lesions()
+    strong = values[:, 1]
+    assert uncorrelated(np.column_stack([strong, strong]), labels, 0.95) == [0]
+    cubed = np.sign(strong) * np.abs(strong) ** 7  # rank correlation 1, Pearson's well below
+    assert abs(np.corrcoef(strong, cubed)[0, 1]) < 0.9
+    assert uncorrelated(np.column_stack([cubed, strong]), labels, 0.95) == [1]
+
+
+def test_l1_keeps_more_under_a_weaker_penalty_and_never_nothing():
+    values, labels = lesions()
+    counts = [len(l1_selected(values, labels, strength)) for strength in (1e-6, 0.03, 10.0)]
+    assert counts == sorted(counts)
+    assert counts[0] == 1
+    assert l1_selected(values, labels, 1e-6) in ([1], [2])
+    assert 0 not in l1_selected(values, labels, 0.03)
+
+
+@pytest.mark.parametrize("method", ["mrmr", "mrmr-mi", "l1", "all"])
+def test_a_selector_gives_the_columns_of_its_support_and_can_be_cloned(method):
+    values, labels = lesions()
+    selector = RadiomicsSelector(method, count=2).fit(values, labels)
+    assert np.array_equal(selector.transform(values), values[:, selector.get_support()])
+    # Of the two doubles one has gone.
+    assert selector.get_support()[1:3].sum() <= 1
+    assert np.array_equal(clone(selector).fit(values, labels).get_support(), selector.get_support())
+
+
+def test_a_selector_without_the_filter_is_mrmr():
+    values, labels = lesions()
+    for count in (1, 2, 3, 4):
+        support = RadiomicsSelector(count=count, correlation=None).fit(values, labels).get_support(indices=True)
+        assert support.tolist() == sorted(mrmr(values, labels, count))
+
+
+def test_a_selector_that_is_asked_for_too_many_gives_what_there_is():
+    values, labels = lesions()
+    assert RadiomicsSelector(count=99).fit(values, labels).get_support().sum() == 3
+
+
+def test_a_selector_drops_what_many_lesions_lack_and_leaves_other_gaps_as_they_are():
+    values, labels = lesions()
+    values[:50, 1] = np.nan  # a quarter: too many
+    values[::10, 2] = np.nan
+    selector = RadiomicsSelector("all", correlation=None).fit(values, labels)
+    assert selector.get_support().tolist() == [True, False, True, True]
+    assert np.isnan(selector.transform(values)[::10, 1]).all()
+    assert RadiomicsSelector("all", correlation=None, missing=0.3).fit(values, labels).get_support().all()
+
+
+def test_a_selector_says_where_no_feature_is_left():
+    _, labels = lesions()
+    for useless in (np.full((len(labels), 2), np.nan), np.ones((len(labels), 2))):
+        with pytest.raises(RadllmError, match="No feature varies"):
+            RadiomicsSelector().fit(useless, labels)

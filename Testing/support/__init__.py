@@ -1,0 +1,1 @@
+"""What several tests share: data, models, servers and panels to test with."""

@@ -1,0 +1,148 @@
+"""What the tests of setting up share: panels of their own, and a Slicer that installs nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shiboken6
+import slicer
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
+
+from Testing.slicer.harness import load_module, slot_errors, stray_attributes
+
+ROOT = Path(__file__).resolve().parents[2]
+load_module(ROOT / "RadiomicsLLM" / "RadiomicsLLM.py")
+
+from RadiomicsLLMLib.backend.BackendEnvironment import BackendEnvironment
+from RadiomicsLLMLib.backend.SlicerPackages import SlicerPackages
+from RadiomicsLLMLib.setup.SetupPanel import SetupPanel
+
+LONGEST_PAUSE = 0.3  # seconds that one turn of the event loop may take on a busy machine
+
+
+class FakePackages(SlicerPackages):
+    """What Slicer alone can do, written down instead."""
+
+    def __init__(self, torchInstaller: bool = True) -> None:
+        self.calls: list[Any] = []
+        self._torchInstaller = torchInstaller
+
+    def slicerVersion(self) -> str:
+        return "5.12.4"
+
+    def python(self) -> str:
+        return sys.executable
+
+    def install(self, requirements: Any) -> bool:
+        self.calls.append(list(requirements))
+        return True
+
+    def canInstallTorch(self) -> bool:
+        return self._torchInstaller
+
+    def installTorch(self) -> bool:
+        self.calls.append("torch")
+        return True
+
+
+class Panel:
+    """A panel of its own, with what the tests ask it."""
+
+    def __init__(self, make: Callable[[QVBoxLayout], Any]) -> None:
+        self.parent = QWidget()
+        self.panel = make(QVBoxLayout(self.parent))
+        self.parent.resize(400, 600)
+        self.parent.show()
+        slicer.app.processEvents()
+
+    def child(self, name: str, kind: type = QWidget) -> Any:
+        return self.parent.findChild(kind, name)
+
+    def text(self, name: str) -> str:
+        return self.child(name, QLabel).text
+
+    def click(self, name: str) -> None:
+        button = self.child(name, QPushButton)
+        assert button.visible
+        assert button.enabled
+        QTest.mouseClick(button, Qt.LeftButton)
+
+    def run_until(self, done: Callable[[], bool], seconds: float = 120) -> float:
+        """Let the event loop run; the longest turn, in seconds."""
+        longest, end = 0.0, time.monotonic() + seconds
+        while not done():
+            began = time.monotonic()
+            assert began < end, "it takes too long"
+            slicer.app.processEvents()
+            longest = max(longest, time.monotonic() - began)
+            time.sleep(0.005)
+        slicer.app.processEvents()
+        return longest
+
+
+@contextlib.contextmanager
+def panels() -> Iterator[Callable[..., Panel]]:
+    """Makes panels. However it ends, no slot raised and no property was misspelt."""
+    made: list[Panel] = []
+    slot_errors.clear()
+
+    def make(factory: Callable[[QVBoxLayout], Any]) -> Panel:
+        made.append(Panel(factory))
+        return made[-1]
+
+    yield make
+    errors = list(slot_errors)
+    strays = [stray for panel in made for stray in stray_attributes(panel.parent)]
+    slot_errors.clear()
+    for panel in made:
+        panel.panel.close()
+        shiboken6.delete(panel.parent)
+    assert errors == []
+    assert strays == []
+
+
+@contextlib.contextmanager
+def answering(answer: bool) -> Iterator[list[str]]:
+    """The questions that the user is asked meanwhile, each with the same answer."""
+    questions: list[str] = []
+
+    def confirm(text: str, *_arguments: Any, **_options: Any) -> bool:
+        questions.append(text)
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slicer.util, "confirmOkCancelDisplay", confirm)
+        yield questions
+
+
+def set_up_panel(
+    opened: Callable[..., Panel],
+    environment: BackendEnvironment,
+    packages: SlicerPackages | None = None,
+    requirements: dict[str, str] | None = None,
+    wheels: Path | None = None,
+) -> tuple[Panel, list[str]]:
+    """The panel, and the list that grows whenever it says that it has finished."""
+    finished: list[str] = []
+
+    def make(layout: QVBoxLayout) -> SetupPanel:
+        return SetupPanel(
+            layout, environment, packages or FakePackages(), requirements or {}, lambda: finished.append("finished")
+        )
+
+    panel = opened(make)
+    if wheels:
+        panel.child("wheelFolderEdit").currentPath = str(wheels)
+    return panel, finished
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

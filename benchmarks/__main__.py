@@ -1,0 +1,46 @@
+"""``python -m benchmarks``: how fast this computer is on each part of a lesion's way, beside the usual way."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.comparison import Comparison, machine, table
+from benchmarks.subjects import SUBJECTS, measure
+from radllm_backend.cli.support import check_output_file
+from radllm_backend.files import write_atomically
+
+
+def bench(
+    subjects: Annotated[list[str] | None, typer.Argument(help=f"Any of {', '.join(SUBJECTS)}; all by default.")] = None,
+    runs: Annotated[int, typer.Option(help="Rounds, each with both ways in turn.")] = 5,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for every round's seconds.")] = None,
+    table_file: Annotated[Path | None, typer.Option("--table", help="Markdown file for the table.")] = None,
+) -> None:
+    """Measure speed on generated cases, as ratios to the usual way, with medians and spread."""
+    for file in (json_file, table_file):
+        if file:
+            check_output_file(file)
+
+    def tell(what: str) -> None:
+        typer.echo(what, err=True)
+
+    found: list[Comparison] = []
+    with tempfile.TemporaryDirectory(prefix="radllm-bench-") as work:
+        for comparison in measure(subjects or SUBJECTS, runs, Path(work), tell):
+            tell(f"{comparison.subject}, {comparison.case}: {comparison.ratio:.1f} times as fast")
+            found.append(comparison)
+            if json_file:  # after each: a long run that is stopped has told what it knows
+                content = {"machine": machine(), "comparisons": [one.model_dump() for one in found]}
+                write_atomically(json_file, json.dumps(content, indent=1) + "\n")
+            if table_file:
+                write_atomically(table_file, f"{machine()}\n\n{table(found)}")
+    typer.echo(table(found), nl=False)
+
+
+if __name__ == "__main__":
+    typer.run(bench)

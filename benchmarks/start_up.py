@@ -1,0 +1,73 @@
+"""From nothing to the first answer: the command's help, and a server's first prediction, each in a fresh process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.comparison import Comparison, Progress, compare
+from radllm_backend.language.base_models import locate
+from radllm_backend.models.model import Model
+from radllm_backend.records import Features
+from radllm_backend.server.local import LocalServer
+from radllm_backend.server.models import sample_lesion
+
+MODEL = "breast-us"
+_EAGER = "import torch, transformers, radiomics, sklearn, scipy.stats, SimpleITK, pydicom"
+_USUAL_LOAD = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModel, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="FEATURE_EXTRACTION")
+model = get_peft_model(AutoModel.from_pretrained(sys.argv[1], dtype=torch.float32), config).eval()
+with torch.no_grad():
+    model(**tokenizer(sys.argv[2], return_tensors="pt"))
+"""
+
+
+def comparisons(runs: int, work: Path, tell: Progress) -> Iterator[Comparison]:
+    """Two comparisons; RadllmError where the base model is not there."""
+    tell(f"the command's help and a server's first answer, {runs} rounds")
+    yield compare(
+        "start-up",
+        "radllm --help",
+        (
+            "importing what the work needs beforehand: torch, transformers, PyRadiomics and others",
+            _python("-c", _EAGER),
+        ),
+        _python("-m", "radllm_backend", "--help"),
+        runs=runs,
+    )
+    model = Model.load(MODEL)
+    lesion = sample_lesion(model.card)
+    (prompt,) = (one.prompt for one in model.predict_many([lesion]))
+    base = locate(model.card.base.name).folder
+    yield compare(
+        "start-up",
+        f"radllm serve --model {MODEL}: process to first answer",
+        ("a process that loads the model with transformers and peft and reads one prompt", _python(
+            "-c", _USUAL_LOAD, str(base), prompt
+        )),
+        lambda: first_answer(lesion, work / "token"),
+        runs=runs,
+        note="the server also checks every file of the model, and scores once before it is ready",
+    )  # fmt: skip
+
+
+def first_answer(lesion: Features, token_file: Path) -> None:
+    """Start a server, and ask it for one prediction; its end is not waited for."""
+    arguments = ["--model", MODEL, "--token-file", str(token_file)]
+    with LocalServer.start(arguments) as server:
+        server.client().model(MODEL).predict_many([lesion])
+        server.process.kill()
+    token_file.unlink(missing_ok=True)
+
+
+def _python(*arguments: str) -> Callable[[], object]:
+    command = [sys.executable, *arguments]
+    return lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

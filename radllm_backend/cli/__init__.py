@@ -1,0 +1,1 @@
+"""The command ``radllm``: one file for each group of commands."""

@@ -1,0 +1,148 @@
+"""What the mammography data sets share: BI-RADS as a label, and a manifest that says what it left out."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import pydicom
+
+from radllm_backend.datasets.manifest import Progress
+from radllm_backend.errors import RadllmError
+from radllm_backend.features.descriptors import canonical
+
+_BIRADS = re.compile(r"^\s*bi-?rads\b", re.IGNORECASE)
+_HEADER = ("Rows", "Columns", "SeriesInstanceUID")
+_Finding = TypeVar("_Finding")
+
+
+class UnusableLesionError(RadllmError):
+    """A lesion that cannot be used, and why; its data set is read on."""
+
+
+class Manifest(NamedTuple):
+    """The lesions of a data set."""
+
+    rows: list[dict[str, str]]
+    """One a lesion, all with the same columns: how to read it (`datasets.manifest`), then what is known of it."""
+    left_out: list[str]
+    """One sentence for each annotated lesion that is not among them."""
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """Which BI-RADS categories count as benign and which as malignant; lesions of any other are left out.
+
+    '4' stands for 4a, 4b and 4c too, unless the rule names those themselves.
+    """
+
+    benign: Collection[str]
+    malignant: Collection[str]
+
+    def __post_init__(self) -> None:
+        for name in ("benign", "malignant"):
+            object.__setattr__(self, name, frozenset(category(text) for text in getattr(self, name)))
+        both = sorted(set(self.benign) & set(self.malignant))
+        if both or not self.benign or not self.malignant:
+            wrong = f"calls BI-RADS {both[0]} benign and malignant" if both else "leaves benign or malignant empty"
+            raise RadllmError(f"The label rule {wrong}: give each at least one category of its own.")
+
+    def label(self, birads: str) -> str:
+        """``benign`` or ``malignant``.
+
+        Raises:
+            UnusableLesionError: the category is empty, or not in the rule.
+            RadllmError: it is no BI-RADS category.
+        """
+        given = category(birads)
+        if not given:
+            raise UnusableLesionError("it has no BI-RADS category.")
+        for known in (given, given[0]):
+            if known in self.benign:
+                return "benign"
+            if known in self.malignant:
+                return "malignant"
+        raise UnusableLesionError(f"BI-RADS {given} is neither benign nor malignant by the label rule.")
+
+
+def category(birads: str) -> str:
+    """The BI-RADS category alone: '4' of 'BI-RADS 4', '4a' of '4A ', '' where none is given."""
+    return canonical("birads_assessment", _BIRADS.sub("", birads))
+
+
+PAPER_RULE = LabelRule(benign={"3"}, malignant={"4", "5", "6"})
+"""The rule of Ra et al., Comput Methods Programs Biomed 265 (2025) 108765: a guess by the reader, not pathology."""
+
+
+class Header(NamedTuple):
+    """What a DICOM image says of itself."""
+
+    rows: int
+    columns: int
+    series: str
+    """Series Instance UID."""
+
+
+def image_header(path: Path) -> Header:
+    """The header of a DICOM image; `UnusableLesionError` where the file is missing or damaged."""
+    if not path.is_file():
+        raise UnusableLesionError("its image is not there: download it.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's remarks on a header that it can read all the same
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER))
+        return Header(int(header.Rows), int(header.Columns), str(header.get("SeriesInstanceUID", "")))
+    except Exception as error:  # pydicom's parsers raise many kinds
+        raise UnusableLesionError(f"{path.name} is damaged, or is no DICOM image: download it again.") from error
+
+
+def collect(
+    root: Path,
+    findings: Sequence[_Finding],
+    name: Callable[[_Finding], str],
+    row: Callable[[_Finding], dict[str, str]],
+    progress: Progress | None,
+) -> Manifest:
+    """The manifest of a data set's annotated lesions.
+
+    Args:
+        root: the data set's folder.
+        findings: the annotated lesions.
+        name: what a lesion is called.
+        row: its row, or `UnusableLesionError`.
+        progress: told how many lesions are done, and of how many.
+
+    Raises:
+        RadllmError: no lesion can be used, and what `row` raises; with the lesion's name.
+    """
+    manifest = Manifest([], [])
+    for number, finding in enumerate(findings, start=1):
+        try:
+            manifest.rows.append(row(finding))
+        except UnusableLesionError as reason:
+            manifest.left_out.append(f"{name(finding)}: {reason}")
+        except RadllmError as error:
+            raise RadllmError(f"{name(finding)}: {error}") from error
+        if progress:
+            progress(number, len(findings))
+    if not manifest.rows:
+        raise RadllmError(f"{root.name} holds no lesion that can be used: {_commonest(manifest.left_out)}")
+    return manifest
+
+
+def reasons(left_out: Sequence[str]) -> list[tuple[str, int]]:
+    """Why lesions were left out, and how many for each reason, the commonest first."""
+    return Counter(sentence.partition(": ")[2] for sentence in left_out).most_common()
+
+
+def _commonest(left_out: Sequence[str]) -> str:
+    """A lesion that was left out for the commonest reason, with it."""
+    if not left_out:
+        return "its tables name none of the kind asked for."
+    reason = reasons(left_out)[0][0]
+    return next(sentence for sentence in left_out if sentence.endswith(reason))

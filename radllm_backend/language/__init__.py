@@ -1,0 +1,1 @@
+"""The prompts that features become, and everything that knows a LLaMA model."""

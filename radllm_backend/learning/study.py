@@ -1,0 +1,287 @@
+"""How good models are on lesions they have not seen: cross-validation of many models on the same folds.
+
+A model gets the training lesions of a fold, all it learns comes from them, and it says what it thinks of the held-out
+ones. No patient is on both sides. The models themselves are in `contenders`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from radllm_backend.errors import RadllmError
+from radllm_backend.features.cohort import Lesions, outer_folds, patients_by_class
+from radllm_backend.files import read_json, write_atomically
+from radllm_backend.language.base_models import BaseModelFolder
+from radllm_backend.language.prompt import Pooling
+from radllm_backend.language.prompt_writer import PromptWriter
+from radllm_backend.language.torch_reader import PromptReader, best_device
+from radllm_backend.learning.fit import FittedModel, Report, Start, TrainingOptions, fit, fit_writer
+from radllm_backend.learning.scorecard import Family, Outcome
+from radllm_backend.models.heads import Embeddings
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int_]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is evaluated, on which lesions, and how they are divided."""
+
+    lesions: Lesions
+    modality: str
+    base: BaseModelFolder | None
+    """The language model's weights; None where only classical models are compared."""
+    options: TrainingOptions
+    """Of the language model; its `seed` and `folds` are not used here."""
+    work: Path
+    """Folder that keeps what is finished: the same study goes on from there."""
+    folds: int = 5
+    inner_folds: int = 5
+    seeds: tuple[int, ...] = (0,)
+    """Each divides the lesions anew."""
+    trained_seeds: int = 1
+    """For how many of the seeds a language model is trained: the others would take hours on a CPU."""
+    split: tuple[IntArray, IntArray] | None = None
+    """(training rows, test rows) of a locked split, instead of folds."""
+    start: Start | None = None
+    """The adapter that every training continues from."""
+    shuffled: bool = False
+    """Whether the labels are dealt out anew with each seed: a test for leaks."""
+
+    def dealt(self, seed: int) -> Lesions:
+        """The lesions with the labels that they have with a seed."""
+        return self.lesions.shuffled(seed) if self.shuffled else self.lesions
+
+    def parts(self, seed: int) -> list[tuple[IntArray, IntArray]]:
+        """(training rows, held-out rows) of each outer fold."""
+        return [self.split] if self.split else outer_folds(self.dealt(seed), self.folds, seed)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a model says of the held-out lesions of a fold, with all that it chose on the training lesions."""
+
+    scores: FloatArray
+    """Log-odds-like."""
+    probabilities: FloatArray
+    threshold: float
+    selected: Sequence[str] = ()
+    chosen: dict[str, float | int | str] = field(default_factory=dict)
+
+
+def _say_nothing(_what: str, _done: float) -> None:
+    pass
+
+
+class Fold:
+    """One outer fold, and what several models share of it, so that it is computed once."""
+
+    def __init__(
+        self,
+        study: Study,
+        seed: int,
+        number: int,
+        rows: tuple[IntArray, IntArray],
+        *,
+        epochs: int | None = None,
+        report: Report = _say_nothing,
+    ) -> None:
+        """
+        Args:
+            rows: those to learn from, and those to judge.
+            epochs: how long an adapter is trained, on all lesions; None for early stopping on a part of them.
+        """
+        self.study = study
+        self.seed = seed
+        self.number = number
+        self.epochs = epochs
+        self.report = report
+        self.held_out = rows[1]
+        lesions = study.dealt(seed)
+        self.inside, self.outside = (lesions.take(part) for part in rows)
+        self.options = study.options.model_copy(update={"seed": seed})
+        self._embeddings: dict[str, dict[Pooling, NDArray[np.float32]]] = {}
+        self._adapted: dict[str, FittedModel] = {}
+
+    @property
+    def base(self) -> BaseModelFolder:
+        if self.study.base is None:
+            raise RadllmError("This model needs a base model: give --base-model or leave the language models out.")
+        return self.study.base
+
+    @cached_property
+    def reader(self) -> PromptReader:
+        """The base model as it is, nothing trained."""
+        return PromptReader(self.base).to(best_device())
+
+    @cached_property
+    def writer(self) -> PromptWriter:
+        """Selection, scale and template of this fold."""
+        return self.write_as(self.options)
+
+    @cached_property
+    def inner_folds(self) -> int:
+        """As many as the study asks for, or fewer where a class has fewer patients."""
+        return max(2, min(self.study.inner_folds, *patients_by_class(self.inside)))
+
+    def write_as(self, options: TrainingOptions) -> PromptWriter:
+        return fit_writer(self.inside, self.study.modality, options, self.study.start)
+
+    def frozen(self, options: TrainingOptions) -> tuple[Embeddings, Embeddings]:
+        """Hidden states of the frozen model, of training and held-out lesions."""
+        return self._read("frozen", self.write_as(options), lambda: self.reader)
+
+    def adapted(self, options: TrainingOptions) -> FittedModel:
+        """The LoRA model trained on this fold."""
+        key = options.model_dump_json()
+        if key not in self._adapted:
+            name = hashlib.sha256(key.encode()).hexdigest()[:12]
+            checkpoint = self.study.work / f"seed{self.seed}-fold{self.number}-{name}.safetensors"
+            self._adapted[key] = fit(
+                self.inside,
+                self.study.modality,
+                self.base,
+                options,
+                checkpoint,
+                self.report,
+                self.epochs,
+                self.study.start,
+            )
+        return self._adapted[key]
+
+    def enhanced(self, options: TrainingOptions) -> tuple[Embeddings, Embeddings]:
+        """Hidden states of the LoRA model, of training and held-out lesions."""
+        fitted = self.adapted(options)
+        adapter = hashlib.sha256(save(fitted.weights)).hexdigest()
+        return self._read(adapter, fitted.writer, lambda: fitted.classifier(self.base, options))
+
+    def _read(
+        self, adapter: str, writer: PromptWriter, reader: Callable[[], PromptReader]
+    ) -> tuple[Embeddings, Embeddings]:
+        """Reading takes minutes on a CPU: the states are kept under a name that says all they depend on."""
+        inside, outside = writer.write(self.inside), writer.write(self.outside)
+        texts = sorted({*inside, *outside})
+        name = hashlib.sha256(json.dumps([self.base.identity, adapter, texts]).encode()).hexdigest()
+        if name not in self._embeddings:
+            self._embeddings[name] = _kept_states(
+                self.study.work / f"states-{name[:16]}.safetensors", lambda: reader().embed(texts)
+            )
+        where = {text: index for index, text in enumerate(texts)}
+        first, second = (
+            {pooling: rows[[where[text] for text in part]] for pooling, rows in self._embeddings[name].items()}
+            for part in (inside, outside)
+        )
+        return first, second
+
+
+def _kept_states(path: Path, read: Callable[[], dict[Pooling, torch.Tensor]]) -> dict[Pooling, NDArray[np.float32]]:
+    """Hidden states by pooling from a file, or read now and written there; a damaged file is written anew."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError):
+        tensors = {str(pooling): states for pooling, states in read().items()}
+        write_atomically(path, save(tensors))
+    return {pooling: tensors[pooling].numpy() for pooling in get_args(Pooling)}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model of the comparison."""
+
+    name: str
+    family: Family
+    judge: Callable[[Fold], Verdict]
+    trained: bool = False
+    """Whether it trains a language model."""
+    costly: bool = False
+    """Whether it takes far longer than the model it is a variant of."""
+
+
+def evaluate(study: Study, contenders: Sequence[Contender], report: Report) -> list[Outcome]:
+    """Train and judge every contender on every outer fold; what an earlier run finished is not computed again."""
+    plan = [(seed, number, rows) for seed in study.seeds for number, rows in enumerate(study.parts(seed))]
+    outcomes: list[Outcome] = []
+    for step, (seed, number, rows) in enumerate(plan):
+        racing = [one for one in contenders if not one.trained or seed in study.seeds[: study.trained_seeds]]
+        fold = Fold(study, seed, number, rows)
+        outcomes += _race(fold, racing, partial(_tell, report, f"seed {seed}, fold {number + 1}", step, len(plan)))
+    return outcomes
+
+
+def _tell(report: Report, where: str, step: int, steps: int, what: str, done: float) -> None:
+    report(f"{where}, {what}", (step + done) / steps)
+
+
+def _race(fold: Fold, racing: Sequence[Contender], report: Report) -> list[Outcome]:
+    outcomes = []
+    for index, contender in enumerate(racing):
+        report(contender.name, index / len(racing))
+        fold.report = partial(_tell, report, contender.name, index, len(racing))
+        outcomes.append(_kept_or_judged(fold, contender))
+    return outcomes
+
+
+def _kept_or_judged(fold: Fold, contender: Contender) -> Outcome:
+    """The outcome of an earlier run of the same study, or a new one, which is kept."""
+    slug = hashlib.sha256(contender.name.encode()).hexdigest()[:12]
+    path = fold.study.work / f"outcome-{fold.seed}-{fold.number}-{slug}.json"
+    identity = _identity(fold, contender)
+    if path.is_file():
+        kept = read_json(path)
+        if kept.get("identity") == identity:
+            return Outcome.model_validate(kept["outcome"])
+    begun = time.perf_counter()
+    verdict = contender.judge(fold)
+    outcome = Outcome(
+        model=contender.name,
+        family=contender.family,
+        seed=fold.seed,
+        fold=fold.number,
+        rows=fold.held_out.tolist(),
+        labels=fold.outside.labels.tolist(),
+        scores=verdict.scores.tolist(),
+        probabilities=verdict.probabilities.tolist(),
+        threshold=verdict.threshold,
+        selected=list(verdict.selected),
+        chosen=verdict.chosen,
+        seconds=time.perf_counter() - begun,
+    )
+    write_atomically(path, json.dumps({"identity": identity, "outcome": outcome.model_dump()}))
+    return outcome
+
+
+def _identity(fold: Fold, contender: Contender) -> str:
+    """Of everything that an outcome depends on."""
+    study, lesions = fold.study, fold.study.dealt(fold.seed)
+    content = [
+        sorted(Outcome.model_fields),
+        contender.name,
+        study.modality,
+        study.inner_folds,
+        fold.options.model_dump() if contender.family != "classical" else fold.seed,
+        study.base.identity if study.base and contender.family != "classical" else "",
+        lesions.features,
+        lesions.labels.tolist(),
+        lesions.groups.tolist(),
+        lesions.descriptors,
+        lesions.categories.tolist(),
+    ]
+    if study.start:
+        content.append(study.start.sha256)
+    digest = hashlib.sha256(json.dumps(content).encode())
+    digest.update(np.ascontiguousarray(lesions.values, dtype="<f8").tobytes())
+    digest.update(np.ascontiguousarray(fold.held_out, dtype="<i8").tobytes())
+    return digest.hexdigest()

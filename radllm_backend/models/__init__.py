@@ -1,0 +1,1 @@
+"""A trained model on disk, and what it says of a lesion."""

@@ -1,0 +1,433 @@
+"""A trained model: from the `Features` of a lesion to its `Prediction`."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radllm_backend import __version__
+from radllm_backend.errors import RadllmError
+from radllm_backend.features.descriptors import canonical, indicators
+from radllm_backend.features.descriptors import display_name as descriptor_name
+from radllm_backend.features.extraction import Settings
+from radllm_backend.features.names import display_name
+from radllm_backend.language.base_models import locate
+from radllm_backend.language.prompt import Pooling
+from radllm_backend.models.bundle import ADAPTER, Bundle, FeatureSummary, ModelCard, read_bundle
+from radllm_backend.models.cautions import FAR, about_distance, about_uncertainty, find_cautions
+from radllm_backend.models.conformal import DEFAULT_CONFIDENCE, band, check_confidence
+from radllm_backend.models.explanation import Variants, alternatives, shapley_shares
+from radllm_backend.models.heads import Embeddings, Head, read_head
+from radllm_backend.models.prediction import (
+    Additive,
+    Band,
+    CallWord,
+    Caution,
+    Counterfactual,
+    DescriptorShare,
+    FeatureShare,
+    ModelIdentity,
+    Neighbour,
+    Prediction,
+    Typicality,
+)
+from radllm_backend.models.reference import Neighbourhood
+from radllm_backend.records import Features
+
+if TYPE_CHECKING:
+    from radllm_backend.language.torch_reader import Progress, PromptReader
+
+Share = TypeVar("Share", FeatureShare, DescriptorShare)
+EXPLAINED = 2
+"""Features and descriptors for which it is said what they would have to be for another call."""
+OTHER_ENDS = (10, 90)
+"""Percentiles of the training lesions: the one farther from the lesion is tried for that."""
+_VERSIONED = ("torch", "transformers")
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the model reads of a lesion."""
+
+    standardised: list[float]
+    descriptors: list[str]
+    prompt: str
+
+
+class Model:
+    """A verified bundle with its language model, which is loaded at the first prediction."""
+
+    def __init__(self, bundle: Bundle, base: str | Path | None = None) -> None:
+        """`Model.load` is the usual way.
+
+        Args:
+            base: where the base model lies, if not in the cache under the name in the card.
+        """
+        self.card: ModelCard = bundle.card
+        self.sha256: str = bundle.sha256
+        self.folder: Path = bundle.folder
+        self._settings = bundle.card.extraction_settings()
+        self._template = bundle.card.template()
+        self._base = base
+
+    @classmethod
+    def load(cls, name_or_folder: str | Path, base: str | Path | None = None) -> Model:
+        """A shipped model by name, or the user's own by folder.
+
+        Raises:
+            RadllmError: no such model, or it is damaged, unsafe, or of another version.
+        """
+        return cls(read_bundle(name_or_folder), base)
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    def warm_up(self) -> None:
+        """Load the language model now; RadllmError where its base model is not there."""
+        self.reader  # noqa: B018
+
+    def predict(self, features: Features, *, confidence: float = DEFAULT_CONFIDENCE) -> Prediction:
+        """The prediction of one lesion with its reasons: each feature's share, what would change the call, and the
+        nearest training lesions.
+
+        Args:
+            confidence: of the uncertain band, 0.5..0.99 (`conformal.band`): the higher, the wider. A model without a
+                conformal reference has no band, and calls no lesion uncertain.
+
+        Raises:
+            RadllmError: a feature of the model is missing or undefined, the base model is not there, or there is no
+                such confidence.
+        """
+        return self.predict_many([features], explain=True, confidence=confidence)[0]
+
+    def predict_many(
+        self,
+        lesions: Sequence[Features],
+        *,
+        explain: bool = False,
+        progress: Progress | None = None,
+        confidence: float = DEFAULT_CONFIDENCE,
+    ) -> list[Prediction]:
+        """Predictions of many lesions, each exactly as `predict` gives it.
+
+        Args:
+            explain: also give the reasons, at the cost of up to 20 predictions more a lesion.
+            progress: called with (done, total) lesions.
+        """
+        uncertain = self._band(confidence)
+        readings = [self._read(features) for features in lesions]
+        logits, hidden = self._logits(readings, progress)
+        predictions = [
+            self._prediction(features, reading, logit, uncertain)
+            for features, reading, logit in zip(lesions, readings, logits, strict=True)
+        ]
+        if not explain:
+            return predictions
+        return [
+            self._explained(prediction, reading, _row(hidden, index) if hidden else None)
+            for index, (prediction, reading) in enumerate(zip(predictions, readings, strict=True))
+        ]
+
+    def embed(self, lesions: Sequence[Features], pooling: Pooling = "last") -> NDArray[np.float32]:
+        """The enhanced features: the language model's last layer, [lesions × hidden size]; frozen without an adapter.
+
+        Args:
+            pooling: the last token's hidden state, or the mean of all tokens'.
+        """
+        prompts = [self._read(features).prompt for features in lesions]
+        return np.asarray(self.reader.embed(prompts)[pooling].numpy(), dtype=np.float32)
+
+    def require(self, names: Sequence[str], where: str) -> None:
+        """RadllmError where a table or a feature set lacks one of the model's features."""
+        missing = [row.feature for row in self.card.features if row.feature not in names]
+        if missing:
+            raise RadllmError(
+                f"{where} lacks {len(missing)} of the {len(self.card.features)} features that the model {self.name} "
+                f"reads, first '{missing[0]}': extract with the settings '{self.card.settings_name}'."
+            )
+
+    @property
+    def settings(self) -> Settings:
+        """How a lesion's features have to be extracted; RadllmError for a model that reads descriptors only."""
+        if self._settings is None:
+            raise RadllmError(
+                f"The model {self.name} reads the radiologist's descriptors and no features of an image: "
+                "use radllm describe, or radllm predict with a table of descriptors."
+            )
+        return self._settings
+
+    @cached_property
+    def reader(self) -> PromptReader:
+        """The language model with the adapter added in; RadllmError where the base model is not there."""
+        from safetensors.torch import load_file
+
+        from radllm_backend.language.torch_reader import AdapterShape, PromptReader, best_device
+
+        reference, adapter = self.card.base, self.card.adapter
+        base = locate(self._base if self._base is not None else reference.name)
+        if base.sha256 != reference.sha256:
+            raise RadllmError(
+                f"The base model {base.name} is not the one the model {self.name} was trained on "
+                f"({reference.name}, {reference.sha256[:12]}): pull or give that one."
+            )
+        reader = PromptReader(base)
+        if adapter:
+            reader.absorb(load_file(self.folder / ADAPTER), AdapterShape(adapter.rank, adapter.alpha))
+        return reader.to(best_device())
+
+    @cached_property
+    def _head(self) -> Head | None:
+        return read_head(self.card.head, self.folder) if self.card.head else None
+
+    def _read(self, features: Features) -> _Reading:
+        """A lesion as the model reads it."""
+        self.require(list(features.values), "This lesion")
+        values = [(self._value(features, row.feature) - row.mean) / row.deviation for row in self.card.features]
+        given = [features.descriptors.get(row.descriptor, "") for row in self.card.descriptors]
+        if given and not values and not any(given):
+            names = ", ".join(row.descriptor for row in self.card.descriptors)
+            raise RadllmError(
+                f"The model {self.name} reads descriptors and this lesion has none: give some of {names}."
+            )
+        return _Reading(values, given, self._template.render(values, given))
+
+    def _logits(
+        self, readings: Sequence[_Reading], progress: Progress | None = None
+    ) -> tuple[list[float], Embeddings | None]:
+        """The score of each lesion, and the hidden states where a head reads them.
+
+        A lesion's score does not depend on which others are scored with it.
+        """
+        prompts = [reading.prompt for reading in readings]
+        if self._head is None or not prompts:
+            return self.reader.score(prompts, progress), None
+        hidden = self._hidden(prompts, progress)
+        logits = [
+            float(self._head.logits(self._design(reading), _row(hidden, index))[0])
+            for index, reading in enumerate(readings)
+        ]
+        return logits, hidden
+
+    def _hidden(self, prompts: Sequence[str], progress: Progress | None = None) -> dict[Pooling, NDArray[np.float32]]:
+        states = self.reader.embed(prompts, progress)
+        return {pooling: states[pooling].numpy() for pooling in states}
+
+    def _design(self, reading: _Reading) -> NDArray[np.float64]:
+        """What the prompt says as numbers, [1 × columns], as `PromptWriter.design` has it."""
+        descriptors = [row.descriptor for row in self.card.descriptors]
+        flags = indicators(descriptors, np.array([reading.descriptors], dtype=str))
+        return np.hstack([np.array([reading.standardised], dtype=np.float64), flags])
+
+    def _variants(self, variants: Variants) -> list[_Reading]:
+        pairs = zip(*variants, strict=True)
+        return [_Reading(values, named, self._template.render(values, named)) for values, named in pairs]
+
+    @staticmethod
+    def _value(features: Features, feature: str) -> float:
+        value = features.values[feature]
+        if value is None:
+            raise RadllmError(
+                f"The feature '{display_name(feature)}' is undefined for this lesion: check its mask and image."
+            )
+        return value
+
+    def _band(self, confidence: float) -> Band | None:
+        """Where this model is uncertain, its threshold always inside."""
+        check_confidence(confidence)
+        if self.card.conformal is None:
+            return None
+        return band(self.card.conformal, confidence).around(self.card.threshold)
+
+    def _call(self, probability: float, uncertain: Band | None) -> CallWord:
+        if uncertain is not None and uncertain.holds(probability):
+            return "uncertain"
+        return "likely malignant" if probability >= self.card.threshold else "likely benign"
+
+    def _cautions(
+        self, features: Features, probability: float, uncertain: Band | None, typicality: Typicality | None
+    ) -> list[Caution]:
+        cautions = find_cautions(features, self.card, self._settings.sha256 if self._settings else None)
+        if typicality is not None and typicality.percentile >= FAR:
+            cautions.append(about_distance(typicality))
+        if uncertain is not None and uncertain.holds(probability):
+            cautions.append(about_uncertainty(uncertain))
+        return cautions
+
+    def _prediction(self, features: Features, reading: _Reading, logit: float, uncertain: Band | None) -> Prediction:
+        """Without its reasons."""
+        probability = self.card.calibration.probability(logit)
+        typicality = self.card.spread.typicality(reading.standardised) if self.card.spread else None
+        return Prediction(
+            probability=probability,
+            call=self._call(probability, uncertain),
+            threshold=self.card.threshold,
+            band=uncertain,
+            logit=logit,
+            features=[
+                self._share(summary, self._value(features, summary.feature), position)
+                for summary, position in zip(self.card.features, reading.standardised, strict=True)
+            ],
+            descriptors=[
+                DescriptorShare(
+                    descriptor=row.descriptor,
+                    name=descriptor_name(row.descriptor),
+                    value=canonical(row.descriptor, given),
+                )
+                for row, given in zip(self.card.descriptors, reading.descriptors, strict=True)
+            ],
+            typicality=typicality,
+            cautions=self._cautions(features, probability, uncertain, typicality),
+            prompt=reading.prompt,
+            model=self.identity,
+            extraction=features.extraction,
+            versions=_versions(),
+        )
+
+    def _explained(self, prediction: Prediction, reading: _Reading, hidden: Embeddings | None) -> Prediction:
+        """The prediction with its reasons.
+
+        Args:
+            hidden: the lesion's hidden states, if they are known.
+        """
+        calibration, alone = self.card.calibration, self.reader.effort([reading.prompt])
+
+        def effort(variants: Variants) -> float:
+            return self.reader.effort([one.prompt for one in self._variants(variants)]) / alone
+
+        found = shapley_shares(
+            reading.standardised, reading.descriptors, prediction.logit, self._baseline, self._score, effort
+        )
+        effects = [calibration.slope * effect for effect in found.effects]
+        count = len(prediction.features)
+        return prediction.model_copy(
+            update={
+                "features": _moved(prediction.features, effects[:count]),
+                "descriptors": _moved(prediction.descriptors, effects[count:]),
+                "additive": Additive(
+                    baseline=calibration.slope * self._baseline + calibration.intercept,
+                    baseline_probability=calibration.probability(self._baseline),
+                    error=abs(calibration.slope) * found.error,
+                ),
+                "counterfactuals": self._counterfactuals(prediction, reading, effects),
+                "neighbours": self._neighbours(reading.prompt, hidden),
+            }
+        )
+
+    @cached_property
+    def _baseline(self) -> float:
+        """Log-odds with every feature at the training mean and no descriptor given: the same for every lesion."""
+        return self._score(([[0.0] * len(self.card.features)], [[""] * len(self.card.descriptors)]))[0]
+
+    def _score(self, variants: Variants) -> list[float]:
+        return self._logits(self._variants(variants))[0]
+
+    def _counterfactuals(
+        self, prediction: Prediction, reading: _Reading, effects: Sequence[float]
+    ) -> list[Counterfactual]:
+        """Of the two features or descriptors that moved the prediction most."""
+        strongest = sorted(range(len(effects)), key=lambda position: -abs(effects[position]))[:EXPLAINED]
+        others = [(position, self._other_value(position, reading)) for position in strongest if effects[position]]
+        tried = [(position, value) for position, value in others if value is not None]
+        logits = self._score(alternatives(reading.standardised, reading.descriptors, tried))
+        return [
+            self._counterfactual(prediction, position, value, self.card.calibration.probability(logit))
+            for (position, value), logit in zip(tried, logits, strict=True)
+        ]
+
+    def _other_value(self, position: int, reading: _Reading) -> float | str | None:
+        """A standardised value at the other end of the training lesions, or their commonest other term."""
+        count = len(self.card.features)
+        if position < count:
+            summary, own = self.card.features[position], reading.standardised[position]
+            ends = [(summary.quantiles[share] - summary.mean) / summary.deviation for share in OTHER_ENDS]
+            return max(ends, key=lambda value: abs(value - own))
+        counts = self.card.descriptors[position - count].counts
+        terms = [term for term in counts if term and term != reading.descriptors[position - count]]
+        return max(terms, key=lambda term: counts[term], default=None)
+
+    def _counterfactual(
+        self, prediction: Prediction, position: int, value: float | str, probability: float
+    ) -> Counterfactual:
+        count = len(self.card.features)
+        share: FeatureShare | DescriptorShare
+        share = prediction.features[position] if position < count else prediction.descriptors[position - count]
+        name = share.feature if isinstance(share, FeatureShare) else share.descriptor
+        call = self._call(probability, prediction.band)
+        if call == prediction.call:
+            return Counterfactual(feature=name, name=share.name)
+        return Counterfactual(
+            feature=name,
+            name=share.name,
+            value=self._in_words(position, value),
+            probability=probability,
+            call=call,
+        )
+
+    def _in_words(self, position: int, value: float | str) -> float | str:
+        """A value on the feature's own scale, or a descriptor's canonical terms."""
+        count = len(self.card.features)
+        if isinstance(value, str):
+            return canonical(self.card.descriptors[position - count].descriptor, value)
+        summary = self.card.features[position]
+        return summary.mean + value * summary.deviation
+
+    @cached_property
+    def _neighbourhood(self) -> Neighbourhood | None:
+        return Neighbourhood.read(self.folder) if self.card.knows_neighbours else None
+
+    def _neighbours(self, prompt: str, hidden: Embeddings | None) -> list[Neighbour]:
+        if self._neighbourhood is None:
+            return []
+        return self._neighbourhood.nearest(hidden if hidden is not None else self._hidden([prompt]))
+
+    @staticmethod
+    def _share(summary: FeatureSummary, value: float, standardised: float) -> FeatureShare:
+        below, not_above = bisect_left(summary.quantiles, value), bisect_right(summary.quantiles, value)
+        return FeatureShare(
+            feature=summary.feature,
+            name=display_name(summary.feature),
+            value=value,
+            standardised=standardised,
+            training_percentile=100 * (below + not_above) / (2 * len(summary.quantiles)),
+        )
+
+    @cached_property
+    def identity(self) -> ModelIdentity:
+        """Who speaks, for predictions and reports."""
+        training = self.card.training
+        own = self.card.performance[0] if self.card.performance else None
+        return ModelIdentity(
+            name=self.card.name,
+            sha256=self.sha256,
+            base_model=self.card.base.name,
+            base_sha256=self.card.base.sha256,
+            modality=self.card.modality,
+            trained_on=f"{training.lesions} lesions ({training.malignant} malignant) of {training.patients} patients. "
+            f"{training.description}".strip(),
+            auc=own.auc if own else None,
+            auc_interval=own.auc_interval if own else None,
+        )
+
+
+def _row(hidden: Embeddings, index: int) -> Embeddings:
+    """The hidden states of one lesion, [1 × hidden size]."""
+    return {pooling: rows[[index]] for pooling, rows in hidden.items()}
+
+
+def _moved(shares: Sequence[Share], effects: Sequence[float]) -> list[Share]:
+    return [share.model_copy(update={"effect": effect}) for share, effect in zip(shares, effects, strict=True)]
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Of the packages that compute a probability. Looking them up takes longer than a small model's score."""
+    return {"radllm_backend": __version__, **{name: metadata.version(name) for name in _VERSIONED}}
