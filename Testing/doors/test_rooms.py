@@ -1,62 +1,94 @@
-"""The house stays in order: what may import what, and what must work without torch."""
+"""The house stays in order: ten rooms, what may import what, and what must work without torch."""
 
 from __future__ import annotations
 
 import ast
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[2] / "radllm_backend"
-FILES = """
-    errors processes safe_files features feature_names shipped descriptors knowledge prediction dicom_decoding
-    dicom_files image_files content_hash imaging candidates dicom_segmentations dicom_masks dicom_matching cropping mesh
-    image_filters fast_features extraction feature_table cohort selection prompt prompt_writer model_cache fetching
-    tokenizer_file base_models estimates calibration calibrating conformal protocol connection client local_server
-    metrics intervals stability scorecard heads classical fusion explanation training_reference bundle cautions
-    linear prompt_packs llama llm model mask_stability verification exporting vllm_engine micro_batches served_models
-    server_files server_connections server_journal server_trust server_app server model_card training evaluation
-    table_evaluation methods contenders performance training_plan training_card building adaptation datasets
-    dicom_database batch_lesions batch_worker batch_preload batch_cluster batch_results batch_exports reproduction
-    reports batch_scoring batch benchmarks doctor console cli_support cli_lesions cli_studies cli_batch cli_datasets
-    cli_reproduce cli_server cli_bench cli __main__
-"""
-TORCH_FREE_FILES = """
-    errors features feature_names prediction imaging candidates extraction feature_table cohort selection prompt
-    base_models estimates calibration heads training_reference protocol client bundle cautions explanation model
-    mask_stability verification vllm_engine server model_card datasets.manifest datasets.phantoms dicom_database
-    batch_lesions reports.html doctor console cli
-"""
-ORDER, TORCH_FREE = FILES.split(), TORCH_FREE_FILES.split()
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "radllm_backend"
+ROOMS = ["imaging", "features", "language", "models", "datasets", "learning", "reports", "server", "batch", "cli"]
+"""From the foundation to the roof."""
+TORCH_FREE = [
+    "errors",
+    "records",
+    "files",
+    "imaging.lesion",
+    "features.extraction",
+    "features.table",
+    "features.cohort",
+    "features.selection",
+    "language.prompt",
+    "language.base_models",
+    "models.bundle",
+    "models.model",
+    "models.prediction",
+    "models.outline_stability",
+    "models.verification",
+    "models.vllm",
+    "models.readme",
+    "datasets.manifest",
+    "datasets.phantoms",
+    "reports.html",
+    "server.protocol",
+    "server.client",
+    "server.process",
+    "batch.sources",
+    "batch.lesions",
+    "cli.doctor",
+    "cli.console",
+    "cli.main",
+]
+LONGEST, FULLEST = 400, 20
+"""Lines of a file, and Python files of a folder beside its ``__init__``."""
 
 
-def imports_of(path: Path) -> set[str]:
-    """Names of the package's own modules that a file imports, wherever in the file."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "radllm_backend":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("radllm_backend."):
-            found.add(node.module.split(".")[1])
-    return found & set(ORDER)
+def test_every_import_keeps_to_the_contracts() -> None:
+    done = lint(ROOT)
+    assert done.returncode == 0, done.stdout
 
 
-def test_every_file_has_its_place():
-    found = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
-    assert found - {"__init__"} == set(ORDER)
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package's sources, which a test may spoil."""
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copytree(PACKAGE, folder / "radllm_backend", ignore=lambda _, names: [n for n in names if "cache" in n])
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
 
 
-def test_a_file_imports_only_from_those_before_it():
-    for path in PACKAGE.rglob("*.py"):
-        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if own == "__init__":
-            continue
-        later = {name for name in imports_of(path) if ORDER.index(name) > ORDER.index(own)}
-        # A model loads its language model on first use, doors import what they open: but never upwards.
-        assert not later, f"{path.name} imports {later}"
+@pytest.mark.parametrize("importer", ROOMS[1:])
+def test_an_import_that_is_turned_round_is_noticed(copy: Path, importer: str) -> None:
+    for room in ROOMS[: ROOMS.index(importer)]:
+        for upper, lower in first_import(copy, importer, room):
+            with turned_round(upper, lower):
+                assert lint(copy).returncode == 1, f"{lower.name} may import {upper.name}"
 
 
-def test_everything_down_to_the_prompt_works_without_torch():
+def test_a_circle_inside_a_room_and_torch_outside_its_rooms_are_noticed(copy: Path) -> None:
+    room = copy / "radllm_backend" / "features"
+    with turned_round(room / "table.py", room / "names.py"):
+        assert lint(copy).returncode == 1
+    with appended(room / "names.py", "import torch"):
+        assert lint(copy).returncode == 1
+    assert lint(copy).returncode == 0
+
+
+def test_a_room_that_nobody_placed_is_noticed(copy: Path) -> None:
+    (copy / "radllm_backend" / "attic.py").write_text("")
+    assert lint(copy).returncode == 1
+    (copy / "radllm_backend" / "attic.py").unlink()
+
+
+def test_everything_that_only_reads_works_without_torch() -> None:
     names = ", ".join(f"radllm_backend.{name}" for name in TORCH_FREE)
     code = (
         "import sys\n"
@@ -70,7 +102,72 @@ def test_everything_down_to_the_prompt_works_without_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_importing_the_package_imports_next_to_nothing():
+def test_importing_the_package_imports_next_to_nothing() -> None:
     code = "import sys, radllm_backend; print(sorted({'numpy', 'torch', 'SimpleITK', 'pydantic'} & set(sys.modules)))"
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert output.strip() == "[]"
+
+
+def test_the_house_has_ten_rooms_each_with_a_sentence() -> None:
+    assert sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")) == sorted(ROOMS)
+    assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= 6
+    for page in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for room in ROOMS:
+            line = f"| `{room}/` | {sentence_of(room)} |"
+            assert line in text, f"{page} lacks the line: {line}"
+
+
+def test_no_file_is_long_and_no_folder_full() -> None:
+    sources = [
+        path for name in ("benchmarks", "radllm_backend", "RadiomicsLLM", "Testing") for path in own(ROOT / name)
+    ]
+    long = {path.name for path in sources if len(path.read_text(encoding="utf-8").splitlines()) > LONGEST}
+    assert not long
+    folders = {path.parent for path in sources}
+    full = {str(folder) for folder in folders if len([*folder.glob("[!_]*.py")]) > FULLEST}
+    assert not full
+
+
+def sentence_of(room: str) -> str:
+    """The sentence that explains a room."""
+    text = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))) or ""
+    assert re.fullmatch(r"[A-Z][^.]*\.", text), f"{room}: one sentence explains a room, not '{text}'"
+    return text
+
+
+def own(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*.py") if "build" not in path.parts)
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def first_import(copy: Path, importer: str, imported: str) -> Iterator[tuple[Path, Path]]:
+    """A file of one room that imports from another room, and the file that it imports; nothing where there is none."""
+    package = copy / "radllm_backend"
+    for path in sorted((package / importer).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            found = package.parent.joinpath(*name.split(".")).with_suffix(".py")
+            if name.startswith(f"radllm_backend.{imported}.") and found.is_file():
+                yield path, found
+                return
+
+
+@contextmanager
+def appended(path: Path, line: str) -> Iterator[None]:
+    """A line added to a file, for a while."""
+    before = path.read_text(encoding="utf-8")
+    path.write_text(f"{before}\n{line}\n", encoding="utf-8")
+    try:
+        yield
+    finally:
+        path.write_text(before, encoding="utf-8")
+
+
+def turned_round(upper: Path, lower: Path) -> AbstractContextManager[None]:
+    """The lower file imports the upper one, for a while."""
+    return appended(lower, f"from radllm_backend.{upper.parent.name} import {upper.stem}")
