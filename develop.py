@@ -64,7 +64,7 @@ def demo() -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Formatting, lint, types, and the test suite; with no arguments also the Slicer module in a second Python.
+    """Formatting, lint, types, the order of imports, and the test suite; with no arguments also the Slicer module in a second Python.
 
     Tests that take long skip unless RADLLM_LONG_TESTS is set, as .ci/run does.
     """
@@ -74,6 +74,7 @@ def test(arguments: list[str]) -> int:
         python("-m", "ruff", "format", "--check", ".")
         python("-m", "ruff", "check", ".")
         python("-m", "mypy")
+        subprocess.run([PYTHON.with_name("lint-imports"), "--no-cache"], cwd=ROOT, check=True)
         status = pytest(PYTHON, arguments)
         if slicer is None or not slicer.result():
             return status
