@@ -64,7 +64,7 @@ def demo() -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Formatting, lint, types, the order of imports, and the test suite; with no arguments also the Slicer module in a second Python.
+    """Formatting, lint, types, imports, and the tests; with no arguments also the Slicer module in a second Python.
 
     Tests that take long skip unless RADLLM_LONG_TESTS is set, as .ci/run does.
     """

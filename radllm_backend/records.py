@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MODALITIES = ("MG", "US", "CT", "MR")
 """The DICOM modality codes that a model can be trained for."""
+Progress = Callable[[str, float], None]
+"""Called with what is happening now, in words, and with how much of the whole is done (0..1)."""
 
 
 class Record(BaseModel):
