@@ -20,11 +20,9 @@ _USUAL_LOAD = """
 import sys, warnings
 warnings.simplefilter("ignore")
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import AutoModel, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="FEATURE_EXTRACTION")
-model = get_peft_model(AutoModel.from_pretrained(sys.argv[1], dtype=torch.float32), config).eval()
+model = AutoModel.from_pretrained(sys.argv[1], dtype=torch.float32).eval()
 with torch.no_grad():
     model(**tokenizer(sys.argv[2], return_tensors="pt"))
 """
@@ -50,7 +48,7 @@ def comparisons(runs: int, work: Path, tell: Progress) -> Iterator[Comparison]:
     yield compare(
         "start-up",
         f"radllm serve --model {MODEL}: process to first answer",
-        ("a process that loads the model with transformers and peft and reads one prompt", _python(
+        ("a process that loads the frozen base model with transformers and reads one prompt", _python(
             "-c", _USUAL_LOAD, str(base), prompt
         )),
         lambda: first_answer(lesion, work / "token"),
