@@ -1,19 +1,24 @@
 """What an evaluation can answer of METRICS and CLEAR, the checklists of radiomics research.
 
-Items are named by their numbers and by topics in this project's words. The checklists themselves: Kocak et al.,
-*METhodological RadiomICs Score (METRICS)*, Insights Imaging 15 (2024) 8, and Kocak et al., *CheckList for EvaluAtion of
-Radiomics research (CLEAR)*, Insights Imaging 14 (2023) 75.
+Items are named by their numbers and by topics in this project's words, which stand in ``checklists.yaml``. The
+checklists themselves: Kocak et al., *METhodological RadiomICs Score (METRICS)*, Insights Imaging 15 (2024) 8, and Kocak
+et al., *CheckList for EvaluAtion of Radiomics research (CLEAR)*, Insights Imaging 14 (2023) 75.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
 
 from radllm_backend.learning.scorecard import Scorecard
 
 Answer = Callable[[Scorecard], str | None]
 """None where a run cannot answer after all."""
+Answering = TypeVar("Answering", bound=Answer)
 
 
 @dataclass(frozen=True)
@@ -44,129 +49,31 @@ class Checklist:
 
 def checklists(scorecard: Scorecard) -> list[Checklist]:
     """METRICS and CLEAR with the answers that follow from what a scorecard holds."""
-    return [
-        _filled("METRICS", "Kocak et al., Insights Imaging 15 (2024) 8", _METRICS, _METRICS_ANSWERS, scorecard),
-        _filled("CLEAR", "Kocak et al., Insights Imaging 14 (2023) 75", _CLEAR, _CLEAR_ANSWERS, scorecard),
-    ]
+    described = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    return [Checklist(name, one["source"], tuple(_items(one["items"], scorecard))) for name, one in described.items()]
 
 
-def _filled(
-    name: str, source: str, topics: Mapping[int, str], answers: Mapping[int, Answer], scorecard: Scorecard
-) -> Checklist:
-    items = (
-        Item(number, topic, answers[number](scorecard) if number in answers else None)
-        for number, topic in topics.items()
-    )
-    return Checklist(name, source, tuple(items))
+def _items(rows: Sequence[Mapping[str, str]], scorecard: Scorecard) -> Iterator[Item]:
+    for number, row in enumerate(rows, 1):
+        yield Item(number, row["topic"], _ANSWERS[row["answer"]](scorecard) if "answer" in row else None)
 
 
-def _numbered(topics: str) -> dict[int, str]:
-    return dict(enumerate((line.strip() for line in topics.strip().splitlines()), 1))
+_ANSWERS: dict[str, Answer] = {}
+"""By the names that ``checklists.yaml`` has for them."""
 
 
-_METRICS = _numbered(
-    """
-    Checklist followed
-    Who was eligible
-    Reference standard
-    More than one centre
-    Images as in clinical practice
-    Imaging protocol
-    Time between imaging and reference standard
-    How lesions were segmented
-    Automatic segmentation checked
-    Test masks as one reader would draw them
-    Image preprocessing
-    Extraction software
-    Extraction settings
-    Features that are not robust
-    Redundant features
-    Number of features for the size of the data
-    Robustness of end-to-end deep learning
-    Division of the data
-    Confounders
-    Choice of performance measures
-    Uncertainty
-    Calibration
-    One imaging technique, or why several
-    Comparison with approaches other than radiomics
-    Comparison with simple models
-    Internal test
-    External test
-    Data available
-    Code available
-    Model available
-    """,
-)
-
-_CLEAR = _numbered(
-    """
-    Title
-    Abstract
-    Keywords
-    Background
-    Why radiomics
-    Aim
-    Checklist followed
-    Ethics
-    Sample size
-    Kind of study
-    Who was eligible
-    Flowchart of the method
-    Source of the data
-    Overlap with earlier studies
-    Division of the data
-    Imaging protocol
-    Predictors other than radiomics
-    Reference standard
-    How lesions were segmented
-    Who segmented them
-    Image preprocessing
-    Resampling
-    Discretisation of grey values
-    Image types
-    Extraction software
-    Feature classes
-    Number of features
-    Remaining extraction settings
-    Missing values
-    Balance of the classes
-    Reliability of the segmentation
-    Scaling of features
-    Reduction of dimensions
-    Algorithms
-    Training and tuning
-    Confounders
-    Selection of the final model
-    Kind of test
-    Choice of performance measures
-    Uncertainty
-    Statistical comparison of models
-    Plan to compare with approaches other than radiomics
-    Explanation of the models
-    Baseline characteristics
-    Flowchart of eligibility
-    Statistics of the features
-    Performance
-    Results beside approaches other than radiomics
-    Main findings
-    Earlier work
-    Practical meaning
-    Strengths and limitations
-    Sharing of images and masks
-    Sharing of feature values
-    Sharing of preprocessing scripts
-    Sharing of modelling code
-    Sharing of models
-    Sharing of a ready-to-use system
-    """,
-)
+def _answers(function: Answering) -> Answering:
+    """Register a function that answers an item."""
+    _ANSWERS[function.__name__.removeprefix("_")] = function
+    return function
 
 
+@_answers
 def _checklist_followed(scorecard: Scorecard) -> str:
     return "METRICS and CLEAR: this page answers what the run itself can answer, and lists what is left to its authors."
 
 
+@_answers
 def _division(scorecard: Scorecard) -> str:
     if scorecard.split is not None:
         return (
@@ -187,6 +94,7 @@ def _inner_folds(scorecard: Scorecard) -> str:
     )
 
 
+@_answers
 def _reduction(scorecard: Scorecard) -> str:
     how = (
         "By mRMR on the training part of each fold, which weighs each feature's relevance against its correlation with "
@@ -214,6 +122,7 @@ def _span(numbers: list[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+@_answers
 def _dimensions(scorecard: Scorecard) -> str:
     smaller = min(scorecard.malignant, scorecard.lesions - scorecard.malignant)
     return (
@@ -222,10 +131,12 @@ def _dimensions(scorecard: Scorecard) -> str:
     )
 
 
+@_answers
 def _not_end_to_end(scorecard: Scorecard) -> str:
     return "Does not apply: no model here reads images, only feature values."
 
 
+@_answers
 def _measures(scorecard: Scorecard) -> str:
     return (
         "AUC from scores (no threshold needed); accuracy, balanced accuracy, sensitivity and specificity at a "
@@ -235,6 +146,7 @@ def _measures(scorecard: Scorecard) -> str:
     )
 
 
+@_answers
 def _uncertainty(scorecard: Scorecard) -> str:
     seeds = len(scorecard.seeds)
     repeated = f" The spread over {seeds} seeds is in evaluation.json." if seeds > 1 else ""
@@ -244,6 +156,7 @@ def _uncertainty(scorecard: Scorecard) -> str:
     )
 
 
+@_answers
 def _calibration(scorecard: Scorecard) -> str:
     return (
         "Probabilities are calibrated inside the training part; calibration curves, Brier score and expected "
@@ -251,6 +164,7 @@ def _calibration(scorecard: Scorecard) -> str:
     )
 
 
+@_answers
 def _simple_models(scorecard: Scorecard) -> str:
     classical = [model for model in scorecard.models if model.family == "classical"]
     compared = sum(model.difference is not None for model in scorecard.models)
@@ -260,22 +174,26 @@ def _simple_models(scorecard: Scorecard) -> str:
     )
 
 
+@_answers
 def _internal(scorecard: Scorecard) -> str:
     if scorecard.split is not None:
         return "By a locked split."
     return f"By cross-validation with {scorecard.folds} outer folds."
 
 
+@_answers
 def _external(scorecard: Scorecard) -> str:
     if scorecard.split is not None:
         return f"Only if the column “{scorecard.split}” separates institutions, which this run cannot know."
     return "None in this run: all lesions come from one table, and its folds mix whatever centres it holds."
 
 
+@_answers
 def _kind_of_test(scorecard: Scorecard) -> str:
     return f"Internal: {_internal(scorecard)[0].lower()}{_internal(scorecard)[1:]} External: {_external(scorecard)}"
 
 
+@_answers
 def _code(scorecard: Scorecard) -> str:
     return (
         "RadiomicsLLM is open source (Apache-2.0); the command, the seeds and the versions of its packages are at the "
@@ -283,6 +201,7 @@ def _code(scorecard: Scorecard) -> str:
     )
 
 
+@_answers
 def _number_of_features(scorecard: Scorecard) -> str:
     findings = f", and {_findings(scorecard)}" if scorecard.descriptors else ""
     return f"{scorecard.features} for each lesion{findings}."
@@ -292,6 +211,7 @@ def _findings(scorecard: Scorecard) -> str:
     return f"{scorecard.descriptors} categorical finding{'s' if scorecard.descriptors > 1 else ''} of the radiologist"
 
 
+@_answers
 def _balance(scorecard: Scorecard) -> str:
     share = scorecard.malignant / scorecard.lesions
     return (
@@ -300,12 +220,14 @@ def _balance(scorecard: Scorecard) -> str:
     )
 
 
+@_answers
 def _other_predictors(scorecard: Scorecard) -> str | None:
     if not scorecard.descriptors:
         return None
     return f"{_findings(scorecard)}, in closed vocabularies; how they were read is for you to add."
 
 
+@_answers
 def _missing(scorecard: Scorecard) -> str:
     return (
         "By the training part only. Classical models leave out a feature that more than a fifth of its lesions lack, "
@@ -314,10 +236,12 @@ def _missing(scorecard: Scorecard) -> str:
     )
 
 
+@_answers
 def _scaling(scorecard: Scorecard) -> str:
     return "Standardised with the mean and the standard deviation of the training part of each fold."
 
 
+@_answers
 def _algorithms(scorecard: Scorecard) -> str:
     models = f"{len(scorecard.models)} models, listed above with their intervals"
     base = f"; the language model is {scorecard.base_model}" if scorecard.base_model else ""
@@ -325,6 +249,7 @@ def _algorithms(scorecard: Scorecard) -> str:
     return f"{models}{base}. Software: {versions or 'not recorded'}."
 
 
+@_answers
 def _tuning(scorecard: Scorecard) -> str:
     return (
         f"Hyperparameters and the number of features by {scorecard.inner_folds} inner folds of each training part; "
@@ -332,6 +257,7 @@ def _tuning(scorecard: Scorecard) -> str:
     )
 
 
+@_answers
 def _final_model(scorecard: Scorecard) -> str:
     return (
         "This run selects no final model. “Best” is said after the fact, from the held-out lesions: it favours the "
@@ -339,6 +265,7 @@ def _final_model(scorecard: Scorecard) -> str:
     )
 
 
+@_answers
 def _comparison(scorecard: Scorecard) -> str:
     return (
         "Differences in AUC with 95% intervals from a paired bootstrap of patients; two-sided DeLong tests on the "
@@ -346,6 +273,7 @@ def _comparison(scorecard: Scorecard) -> str:
     )
 
 
+@_answers
 def _feature_statistics(scorecard: Scorecard) -> str:
     if not scorecard.stability:
         single = "A single training part does not tell how stable a selection is."
@@ -358,42 +286,6 @@ def _feature_statistics(scorecard: Scorecard) -> str:
     )
 
 
+@_answers
 def _performance(scorecard: Scorecard) -> str:
     return f"In the tables and curves above, all of it on held-out lesions. {_balance(scorecard)}"
-
-
-_METRICS_ANSWERS: dict[int, Answer] = {
-    1: _checklist_followed,
-    15: _reduction,
-    16: _dimensions,
-    17: _not_end_to_end,
-    18: _division,
-    20: _measures,
-    21: _uncertainty,
-    22: _calibration,
-    25: _simple_models,
-    26: _internal,
-    27: _external,
-    29: _code,
-}
-
-_CLEAR_ANSWERS: dict[int, Answer] = {
-    7: _checklist_followed,
-    15: _division,
-    17: _other_predictors,
-    27: _number_of_features,
-    29: _missing,
-    30: _balance,
-    32: _scaling,
-    33: _reduction,
-    34: _algorithms,
-    35: _tuning,
-    37: _final_model,
-    38: _kind_of_test,
-    39: _measures,
-    40: _uncertainty,
-    41: _comparison,
-    46: _feature_statistics,
-    47: _performance,
-    56: _code,
-}
