@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.comparison import Comparison, Progress, compare
+from benchmarks.comparison import Comparison, Tell, compare
 from radllm_backend.language.base_models import locate, stay_offline
 from radllm_backend.models.bundle import ModelCard
 from radllm_backend.models.model import Model
@@ -23,7 +23,7 @@ _WANTED, _WANTED_WITHOUT_BF16 = 8.0, 3.0
 _RANK, _ALPHA = 16, 32
 
 
-def comparisons(runs: int, work: Path, tell: Progress) -> Iterator[Comparison]:
+def comparisons(runs: int, work: Path, tell: Tell) -> Iterator[Comparison]:
     """One comparison, of different prompts; RadllmError where the base model is not there."""
     import torch
 

@@ -84,16 +84,16 @@ class Step:
     seconds_left: float
 
 
-Report = Callable[[Step], None]
+OnStep = Callable[[Step], None]
 
 
-def run_batch(plan: BatchPlan, report: Report = lambda step: None) -> Summary:
+def run_batch(plan: BatchPlan, on_step: OnStep = lambda step: None) -> Summary:
     """Classify what the plan's source holds and what has no row yet, then export all rows of this model and settings.
 
     A lesion that fails has a row with its reason, and stops nothing. SIGINT and SIGTERM end the run with its rows kept.
 
     Args:
-        report: called in this thread, with each lesion once.
+        on_step: called in this thread, with each lesion once.
 
     Raises:
         RadllmError: the source holds no lesion, the model is not there or reads no image, the workers, the server or
@@ -111,7 +111,7 @@ def run_batch(plan: BatchPlan, report: Report = lambda step: None) -> Summary:
         pending: deque[Candidate] = deque()
         for candidate in candidates:
             (kept if results.is_settled(candidate, *of_run, retry=plan.retry) else pending).append(candidate)
-        run = _Run(plan, results, pending, report)
+        run = _Run(plan, results, pending, on_step)
         stopped = _carry_out(run, plan.place) if pending else False
         summary = Summary(
             lesions=len(candidates),
@@ -199,7 +199,7 @@ class _Run:
     plan: BatchPlan
     results: Results
     pending: deque[Candidate]
-    report: Report
+    on_step: OnStep
     counts: Counts = field(default_factory=lambda: Counts(done=0, failed=0))
     _suspects: deque[Candidate] = field(default_factory=deque)
     """Their worker died, which another lesion may have been the cause of: tried once more, each alone."""
@@ -344,7 +344,7 @@ class _Run:
         self.counts = Counts(done=self.counts.done + len(rows) - failed, failed=self.counts.failed + failed)
         settled = self.counts.done + self.counts.failed
         seconds = max(time.monotonic() - self._begun, 1e-3)
-        self.report(
+        self.on_step(
             Step(
                 rows=rows,
                 settled=settled,

@@ -109,8 +109,8 @@ def batch(
         card=card,
         command=_command(*sources.values()),
     )
-    with _progress(quiet, json_lines) as report:
-        summary = run_batch(plan, report)
+    with _progress(quiet, json_lines) as on_step:
+        summary = run_batch(plan, on_step)
     _end(summary, output, quiet, json_lines)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from radllm_backend.cli.support import check_output_file, counting
+from radllm_backend.cli.support import check_output_file, describing
 from radllm_backend.errors import RadllmError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def vindr_mammo(
 
     check_output_file(output)
     rule = _rule(benign, malignant)
-    with counting("Reading") as progress:
+    with describing() as progress:
         found = manifest(
             root.resolve(),
             _masks_folder(masks, output),
@@ -84,7 +84,7 @@ def inbreast(
 
     check_output_file(output)
     rule = _rule(benign, malignant)
-    with counting("Reading") as progress:
+    with describing() as progress:
         found = manifest(
             root.resolve(),
             _masks_folder(masks, output),
@@ -116,7 +116,7 @@ def cbis_ddsm(
     if tables_only:
         _write(output, describe(find_tables(root.resolve()), kinds=kinds, assessment=assessment), [])
         return
-    with counting("Reading") as progress:
+    with describing() as progress:
         found = manifest(
             root.resolve(),
             _masks_folder(masks, output),

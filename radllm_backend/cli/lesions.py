@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radllm_backend.cli.support import check_output_file, check_output_folder, counting
+from radllm_backend.cli.support import check_output_file, check_output_folder, describing
 from radllm_backend.errors import RadllmError
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def extract_command(
     if manifest is not None:
         if image is not None:
             raise RadllmError("An image and a manifest were given: give one of them.")
-        with counting("Extracting") as progress:
+        with describing() as progress:
             rows = extract_manifest(manifest, chosen, progress)
         write_table(output, rows)
         typer.echo(f"{len(rows)} lesions with {len(rows[0][1].values)} features each: {output}")

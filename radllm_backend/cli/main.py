@@ -16,7 +16,7 @@ from radllm_backend.cli import reproduce as cli_reproduce
 from radllm_backend.cli import server as cli_server
 from radllm_backend.cli import studies as cli_studies
 from radllm_backend.cli.lesions import BaseOption, ConfidenceOption
-from radllm_backend.cli.support import check_output_file, counting
+from radllm_backend.cli.support import check_output_file, describing
 from radllm_backend.errors import RadllmError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -90,7 +90,7 @@ def predict(
     chosen = Model.load(model, base_model)
     lesions = read_table(table)
     chosen.require(lesions.features, lesions.name)
-    with counting("Predicting") as progress:
+    with describing() as progress:
         predictions = chosen.predict_many(lesions.rows(), progress=progress, confidence=confidence)
     write_csv(output, prediction_rows(lesions.lesions(), predictions))
     typer.echo(f"{len(predictions)} predictions: {output}\n{predictions[0].notice}")
@@ -135,7 +135,7 @@ def pull(
     """Fetch a base model, verify it, and convert it once."""
     from radllm_backend.language.base_models import pull as pull_base
 
-    base = pull_base(name, wheelhouse=wheelhouse, progress=lambda sentence: typer.echo(sentence, err=True))
+    base = pull_base(name, wheelhouse=wheelhouse, progress=lambda sentence, done: typer.echo(sentence, err=True))
     typer.echo(f"The base model {base.name} is ready.")
 
 

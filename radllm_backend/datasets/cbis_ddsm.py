@@ -17,12 +17,12 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from radllm_backend.datasets.collecting import Header, Manifest, UnusableLesionError, collect, image_header
-from radllm_backend.datasets.manifest import Progress
 from radllm_backend.datasets.masks import Size, write_scaled
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import PREFIX, canonical
 from radllm_backend.features.table import read_rows
 from radllm_backend.imaging.image_files import read_mask
+from radllm_backend.records import Progress
 
 Kind = Literal["mass", "calcification"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -114,7 +114,7 @@ def manifest(
         kinds: masses, calcifications or both. A split over both can have a patient in both parts: see `describe`.
         descriptors: with what the radiologist says of the lesion (`descriptors.VOCABULARIES`).
         assessment: with ``birads_assessment`` among these.
-        progress: told how many lesions are done, and of how many.
+        progress: told after each lesion.
 
     Raises:
         RadllmError: as `describe`; no lesion can be used.

@@ -12,9 +12,9 @@ from typing import NamedTuple, TypeVar
 
 import pydicom
 
-from radllm_backend.datasets.manifest import Progress
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import canonical
+from radllm_backend.records import Progress
 
 _BIRADS = re.compile(r"^\s*bi-?rads\b", re.IGNORECASE)
 _HEADER = ("Rows", "Columns", "SeriesInstanceUID")
@@ -115,7 +115,7 @@ def collect(
         findings: the annotated lesions.
         name: what a lesion is called.
         row: its row, or `UnusableLesionError`.
-        progress: told how many lesions are done, and of how many.
+        progress: told after each lesion.
 
     Raises:
         RadllmError: no lesion can be used, and what `row` raises; with the lesion's name.
@@ -129,7 +129,7 @@ def collect(
         except RadllmError as error:
             raise RadllmError(f"{name(finding)}: {error}") from error
         if progress:
-            progress(number, len(findings))
+            progress("Reading lesions", number / len(findings))
     if not manifest.rows:
         raise RadllmError(f"{root.name} holds no lesion that can be used: {_commonest(manifest.left_out)}")
     return manifest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,11 @@ from radllm_backend.features.names import is_canonical
 from radllm_backend.features.table import EXTRACTION, LESION, FeatureTable, read_rows
 from radllm_backend.files import write_atomically
 from radllm_backend.imaging.lesion import Lesion, parse_spacing
-from radllm_backend.records import MODALITIES, Features
+from radllm_backend.records import MODALITIES, Features, Progress
 
 FILE_COLUMNS = ("image", "mask", "mask_label", "segment", "spacing_mm", "modality")
 """Columns that say how to read a lesion (only the first two are required); they do not go into the feature table."""
 
-Progress = Callable[[int, int], None]
 Extracted = list[tuple[dict[str, str], Features]]
 """Each lesion's other columns (lesion, label, patient, ...) with its features."""
 
@@ -49,7 +47,7 @@ def extract_manifest(path: Path, settings: Settings, progress: Progress | None =
             raise RadllmError(f"Line {number + 1} of {path.name}: {error}") from error
         extracted.append((_other_columns(row, number), features))
         if progress:
-            progress(number, len(rows))
+            progress("Extracting features", number / len(rows))
     return extracted
 
 
@@ -81,7 +79,7 @@ def extract_usable(
         except RadllmError as error:
             left_out.append(f"{others[LESION]}: {error}")
         if progress:
-            progress(number, len(rows))
+            progress("Extracting features", number / len(rows))
     return extracted, left_out
 
 

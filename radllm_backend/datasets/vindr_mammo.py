@@ -23,11 +23,11 @@ from radllm_backend.datasets.collecting import (
     collect,
     image_header,
 )
-from radllm_backend.datasets.manifest import Progress
 from radllm_backend.datasets.masks import Kind, Size, clipped_box, write_box, write_grown
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import PREFIX, canonical
 from radllm_backend.features.table import read_rows
+from radllm_backend.records import Progress
 
 MaskKind = Literal["grown", "box"]
 
@@ -73,7 +73,7 @@ def manifest(
         rule: which BI-RADS categories are benign and which malignant.
         categories: only findings of one of these (``Mass``, ``Suspicious Calcification`` ...); empty for all.
         descriptors: with what the radiologist says of lesion and breast (`descriptors.VOCABULARIES`).
-        progress: told how many findings are done, and of how many.
+        progress: told after each finding.
 
     Raises:
         RadllmError: the layout is another one, the table is malformed, or no finding can be used.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from radllm_backend.datasets import inbreast, vindr_mammo
 from radllm_backend.datasets.collecting import PAPER_RULE, LabelRule, Manifest
-from radllm_backend.datasets.manifest import Progress, extract_usable
+from radllm_backend.datasets.manifest import extract_usable
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.cohort import Lesions, split_by_patient
 from radllm_backend.features.extraction import load_settings
@@ -184,5 +184,5 @@ def _folder(output: Path, name: DataSet) -> Path:
     return output / FOLDERS[name]
 
 
-def _counted(report: Report, what: str) -> Progress:
-    return lambda done, total: report(what, done / total)
+def _counted(report: Report, what: str) -> Report:
+    return lambda _step, done: report(what, done)

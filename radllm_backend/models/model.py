@@ -40,10 +40,10 @@ from radllm_backend.models.prediction import (
     Typicality,
 )
 from radllm_backend.models.reference import Neighbourhood
-from radllm_backend.records import Features
+from radllm_backend.records import Features, Progress
 
 if TYPE_CHECKING:
-    from radllm_backend.language.torch_reader import Progress, PromptReader
+    from radllm_backend.language.torch_reader import PromptReader
 
 Share = TypeVar("Share", FeatureShare, DescriptorShare)
 EXPLAINED = 2
@@ -121,7 +121,7 @@ class Model:
 
         Args:
             explain: also give the reasons, at the cost of up to 20 predictions more a lesion.
-            progress: called with (done, total) lesions.
+            progress: told as lesions are read.
         """
         uncertain = self._band(confidence)
         readings = [self._read(features) for features in lesions]

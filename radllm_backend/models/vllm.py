@@ -11,7 +11,7 @@ import json
 import math
 import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from radllm_backend.models.export import LABELS, export_name, require_lora_head
 from radllm_backend.models.heads import Embeddings
 from radllm_backend.models.model import Model
 from radllm_backend.models.prediction import Neighbour
+from radllm_backend.records import Progress
 
 KEY_VARIABLE = "RADLLM_VLLM_KEY"
 """Environment variable with the vLLM server's API key, where it wants one."""
@@ -72,7 +73,7 @@ class VllmClassifier:
         """In requests: vLLM reads the prompts of one together."""
         return float(math.ceil(len(set(prompts)) / _BATCH))
 
-    def score(self, prompts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> list[float]:
+    def score(self, prompts: Sequence[str], progress: Progress | None = None) -> list[float]:
         """Log-odds of malignancy, one a prompt; vLLM itself reads what prompts have in common once.
 
         Raises:
@@ -84,10 +85,10 @@ class VllmClassifier:
             batch = texts[start : start + _BATCH]
             scores.update(zip(batch, self._classify(batch), strict=True))
             if progress:
-                progress(len(scores), len(texts))
+                progress("Reading prompts", len(scores) / len(texts))
         return [scores[prompt] for prompt in prompts]
 
-    def embed(self, prompts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> Any:
+    def embed(self, prompts: Sequence[str], progress: Progress | None = None) -> Any:
         """Always a RadllmError: vLLM's classification endpoint keeps the hidden states to itself."""
         raise RadllmError("The engine vllm gives no hidden states: serve the model with radllm's own engine for them.")
 
