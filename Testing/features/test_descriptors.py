@@ -17,7 +17,7 @@ from radllm_backend.features.descriptors import (
     PREFIX,
     VOCABULARIES,
     canonical,
-    display_name,
+    descriptor_name,
     indicator_names,
     indicators,
     is_descriptor,
@@ -194,13 +194,13 @@ def test_no_spelling_means_two_terms():
 
 
 def test_every_descriptor_has_its_own_title():
-    titles = sorted(display_name(name) for name in VOCABULARIES)
+    titles = sorted(descriptor_name(name) for name in VOCABULARIES)
     assert all(one != other for one, other in pairwise(titles))
 
 
 def test_an_unknown_descriptor_is_told_the_known_ones():
     with pytest.raises(RadllmError, match="no descriptor 'mass_size': the known ones are lesion_type, mass_shape"):
-        display_name("mass_size")
+        descriptor_name("mass_size")
 
 
 def test_a_column_is_a_descriptor_by_its_whole_name():

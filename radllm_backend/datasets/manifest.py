@@ -42,7 +42,7 @@ def extract_manifest(path: Path, settings: Settings, progress: Progress | None =
     extracted = []
     for number, row in enumerate(rows, start=1):
         try:
-            features = extract(read_lesion(row, path.parent), settings)
+            features = extract(lesion_of_row(row, path.parent), settings)
         except RadllmError as error:
             raise RadllmError(f"Line {number + 1} of {path.name}: {error}") from error
         extracted.append((_other_columns(row, number), features))
@@ -83,7 +83,7 @@ def extract_usable(
     return extracted, left_out
 
 
-def read_lesion(row: dict[str, str], folder: Path) -> Lesion:
+def lesion_of_row(row: dict[str, str], folder: Path) -> Lesion:
     """The lesion of one manifest row."""
     return Lesion.from_files(
         folder / row["image"],
@@ -113,7 +113,7 @@ def _kept_or_extracted(row: dict[str, str], folder: Path, settings: Settings, ke
     try:
         return Features.model_validate_json(file.read_bytes())
     except (OSError, ValidationError):  # not yet, or damaged
-        features = extract(read_lesion(row, folder), settings)
+        features = extract(lesion_of_row(row, folder), settings)
         write_atomically(file, features.model_dump_json())
         return features
 

@@ -23,7 +23,7 @@ from radllm_backend.datasets.collecting import (
     collect,
     image_header,
 )
-from radllm_backend.datasets.masks import Kind, Size, clipped_box, write_box, write_grown
+from radllm_backend.datasets.masks import DrawnKind, Size, clipped_box, write_box, write_grown
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import PREFIX, canonical
 from radllm_backend.features.table import read_rows
@@ -156,7 +156,7 @@ def _descriptors(finding: _Finding) -> dict[str, str]:
     }
 
 
-def _write_mask(path: Path, image: Path, corners: list[float], mask: MaskKind) -> Kind:
+def _write_mask(path: Path, image: Path, corners: list[float], mask: MaskKind) -> DrawnKind:
     header = image_header(image)
     size = Size(header.rows, header.columns)
     box = clipped_box(corners, size)

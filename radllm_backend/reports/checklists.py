@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from radllm_backend.learning.scorecard import Scorecard
 
-Answer = Callable[[Scorecard], str | None]
+ItemAnswer = Callable[[Scorecard], str | None]
 """None where a run cannot answer after all."""
 
 
@@ -51,7 +51,7 @@ def checklists(scorecard: Scorecard) -> list[Checklist]:
 
 
 def _filled(
-    name: str, source: str, topics: Mapping[int, str], answers: Mapping[int, Answer], scorecard: Scorecard
+    name: str, source: str, topics: Mapping[int, str], answers: Mapping[int, ItemAnswer], scorecard: Scorecard
 ) -> Checklist:
     items = (
         Item(number, topic, answers[number](scorecard) if number in answers else None)
@@ -362,7 +362,7 @@ def _performance(scorecard: Scorecard) -> str:
     return f"In the tables and curves above, all of it on held-out lesions. {_balance(scorecard)}"
 
 
-_METRICS_ANSWERS: dict[int, Answer] = {
+_METRICS_ANSWERS: dict[int, ItemAnswer] = {
     1: _checklist_followed,
     15: _reduction,
     16: _dimensions,
@@ -377,7 +377,7 @@ _METRICS_ANSWERS: dict[int, Answer] = {
     29: _code,
 }
 
-_CLEAR_ANSWERS: dict[int, Answer] = {
+_CLEAR_ANSWERS: dict[int, ItemAnswer] = {
     7: _checklist_followed,
     15: _division,
     17: _other_predictors,

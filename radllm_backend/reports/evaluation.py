@@ -21,7 +21,7 @@ from radllm_backend.records import Estimate
 from radllm_backend.reports import evaluation_plots as plots
 from radllm_backend.reports.checklists import checklists
 
-FAMILY_TITLES: dict[Family, str] = {
+MODEL_FAMILY_TITLES: dict[Family, str] = {
     "classical": "Classical models",
     "frozen": "Frozen language model",
     "lora": "Language model with LoRA",
@@ -69,13 +69,13 @@ def evaluation_html(scorecard: Scorecard) -> str:
         notice=RESEARCH_USE_ONLY,
         findings=_null_findings(scorecard) if scorecard.shuffled_labels else _findings(scorecard),
         fewer_seeds=any(model.seeds < len(scorecard.seeds) for model in scorecard.models),
-        groups=[(FAMILY_TITLES[group[0].family], group) for group in groups],
-        families=[title[0].lower() + title[1:] for title in (FAMILY_TITLES[group[0].family] for group in groups)],
+        groups=[(MODEL_FAMILY_TITLES[group[0].family], group) for group in groups],
+        families=[title[0].lower() + title[1:] for title in (MODEL_FAMILY_TITLES[group[0].family] for group in groups)],
         plots={name: Markup(svg) for name, svg in _plots(scorecard, groups).items()},
         ablations=_ablations(scorecard),
         choices=[(model, _choices(model)) for group in groups for model in group],
         charted=_charted(scorecard),
-        most_features=plots.MOST_FEATURES,
+        most_features=plots.FEATURES_SHOWN,
         checklists=checklists(scorecard),
         commonest=max(scorecard.malignant, scorecard.lesions - scorecard.malignant) / scorecard.lesions,
     )
@@ -96,7 +96,7 @@ def _template() -> Template:
 
 def _by_family(scorecard: Scorecard) -> list[list[ModelResult]]:
     """The models of each family that has some, the highest AUC first."""
-    families = ([model for model in scorecard.models if model.family == family] for family in FAMILY_TITLES)
+    families = ([model for model in scorecard.models if model.family == family] for family in MODEL_FAMILY_TITLES)
     return [sorted(models, key=lambda model: -model.auc.value) for models in families if models]
 
 

@@ -17,7 +17,7 @@ from radllm_backend.models.prediction import RESEARCH_USE_ONLY
 from radllm_backend.records import Estimate
 from radllm_backend.reports.evaluation import write_evaluation
 
-PAPER = "Ra et al. 2025"
+PAPER_TITLE = "Ra et al. 2025"
 FIGURES: dict[str, Callable[[ModelResult], Estimate]] = {
     "Accuracy": lambda model: model.accuracy,
     "AUC": lambda model: model.auc,
@@ -53,7 +53,7 @@ def reproduction_html(reproduction: Reproduction) -> str:
     return _template().render(
         run=reproduction,
         notice=RESEARCH_USE_ONLY,
-        paper=PAPER,
+        paper=PAPER_TITLE,
         figures=FIGURES,
         folders=FOLDERS,
         named=display_name,
@@ -70,7 +70,7 @@ def _text_table(stage: StageResult) -> str:
         [model.model.ljust(width), *(_with_interval(figure(model)).ljust(_COLUMN) for figure in FIGURES.values())]
         for model in models
     ]
-    paper = [PAPER.ljust(width), f"{stage.paper.accuracy:.3f}"]
+    paper = [PAPER_TITLE.ljust(width), f"{stage.paper.accuracy:.3f}"]
     lines = [heading, rows[0], paper, *rows[1:]]
     table = "".join(f"  {'  '.join(line).rstrip()}\n" for line in lines)
     return f"{stage.data_set}: {_counts(stage)}\n{_verdict(stage)}\n{table}"
