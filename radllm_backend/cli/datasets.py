@@ -56,7 +56,7 @@ def vindr_mammo(
 
     check_output_file(output)
     rule = _rule(benign, malignant)
-    with describing() as progress:
+    with describing(in_logs=False) as progress:
         found = manifest(
             root.resolve(),
             _masks_folder(masks, output),
@@ -84,7 +84,7 @@ def inbreast(
 
     check_output_file(output)
     rule = _rule(benign, malignant)
-    with describing() as progress:
+    with describing(in_logs=False) as progress:
         found = manifest(
             root.resolve(),
             _masks_folder(masks, output),
@@ -116,7 +116,7 @@ def cbis_ddsm(
     if tables_only:
         _write(output, tabulate(find_tables(root.resolve()), kinds=kinds, assessment=assessment), [])
         return
-    with describing() as progress:
+    with describing(in_logs=False) as progress:
         found = manifest(
             root.resolve(),
             _masks_folder(masks, output),

@@ -192,7 +192,7 @@ def extract_command(
     if manifest is not None:
         if image is not None:
             raise RadllmError("An image and a manifest were given: give one of them.")
-        with describing() as progress:
+        with describing(in_logs=False) as progress:
             rows = extract_manifest(manifest, chosen, progress)
         write_table(output, rows)
         typer.echo(f"{len(rows)} lesions with {len(rows[0][1].values)} features each: {output}")

@@ -90,7 +90,7 @@ def predict(
     chosen = Model.load(model, base_model)
     lesions = read_table(table)
     chosen.require(lesions.features, lesions.name)
-    with describing() as progress:
+    with describing(in_logs=False) as progress:
         predictions = chosen.predict_many(lesions.rows(), progress=progress, confidence=confidence)
     write_csv(output, prediction_rows(lesions.lesions(), predictions))
     typer.echo(f"{len(predictions)} predictions: {output}\n{predictions[0].notice}")

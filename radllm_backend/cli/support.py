@@ -32,10 +32,13 @@ def check_output_file(file: Path) -> None:
 
 
 @contextmanager
-def describing() -> Iterator[Progress]:
+def describing(*, in_logs: bool = True) -> Iterator[Progress]:
     """What is happening now, on standard error: a progress bar on a terminal, a line a step in a log.
 
     Of several processes that share the work, the main one tells.
+
+    Args:
+        in_logs: whether there is anything to say where standard error is no terminal, as of work that takes hours.
     """
     from radllm_backend.cli.console import progress_bar
 
@@ -43,7 +46,7 @@ def describing() -> Iterator[Progress]:
         yield say_nothing
         return
     if not sys.stderr.isatty():
-        yield _log_each_step()
+        yield _log_each_step() if in_logs else say_nothing
         return
     with progress_bar() as bar:
         task = bar.add_task("Starting", total=1.0)
