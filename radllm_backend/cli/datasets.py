@@ -14,7 +14,7 @@ from radllm_backend.cli.support import check_output_file, describing
 from radllm_backend.errors import RadllmError
 
 if TYPE_CHECKING:
-    from radllm_backend.datasets.collecting import LabelRule
+    from radllm_backend.datasets.birads import LabelRule
 
 datasets_app = typer.Typer(help="Data sets in their published layout, as a manifest.")
 
@@ -203,7 +203,7 @@ def _masks_folder(given: Path | None, output: Path) -> Path:
 
 
 def _rule(benign: str, malignant: str) -> LabelRule:
-    from radllm_backend.datasets.collecting import LabelRule
+    from radllm_backend.datasets.birads import LabelRule
 
     return LabelRule(benign=_words(benign), malignant=_words(malignant))
 

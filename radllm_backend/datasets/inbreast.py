@@ -16,14 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.parsers.expat import ExpatError
 
-from radllm_backend.datasets.collecting import (
-    PAPER_RULE,
-    LabelRule,
-    Manifest,
-    UnusableLesionError,
-    collect,
-    image_header,
-)
+from radllm_backend.datasets.birads import PAPER_RULE, LabelRule
+from radllm_backend.datasets.collecting import Manifest, UnusableLesionError, collect, image_header
 from radllm_backend.datasets.masks import Size, write_contour
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import PREFIX, canonical

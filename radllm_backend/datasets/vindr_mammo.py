@@ -15,14 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from radllm_backend.datasets.collecting import (
-    PAPER_RULE,
-    LabelRule,
-    Manifest,
-    UnusableLesionError,
-    collect,
-    image_header,
-)
+from radllm_backend.datasets.birads import PAPER_RULE, LabelRule
+from radllm_backend.datasets.collecting import Manifest, UnusableLesionError, collect, image_header
 from radllm_backend.datasets.masks import DrawnKind, Size, clipped_box, write_box, write_grown
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import PREFIX, canonical

@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 
 from radllm_backend.datasets import inbreast, vindr_mammo
-from radllm_backend.datasets.collecting import PAPER_RULE, LabelRule, Manifest
+from radllm_backend.datasets.birads import PAPER_RULE, LabelRule
+from radllm_backend.datasets.collecting import Manifest
 from radllm_backend.datasets.manifest import extract_usable
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.arrays import IntArray
