@@ -234,11 +234,6 @@ def descriptor_name(descriptor: str) -> str:
     return _vocabulary(descriptor).title
 
 
-def is_descriptor(column: str) -> bool:
-    """Whether a table's column is a known descriptor's."""
-    return column.startswith(PREFIX) and column.removeprefix(PREFIX) in VOCABULARIES
-
-
 def indicators(descriptors: Sequence[str], categories: NDArray[np.str_]) -> NDArray[np.float64]:
     """Descriptors as numbers for a classical model: 1.0 where a lesion has a term, [lesions × terms].
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from statistics import mean, median
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from radllm_backend.errors import RadllmError
@@ -19,6 +17,7 @@ from radllm_backend.learning.selection_stability import Stability
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY
 from radllm_backend.records import Estimate
 from radllm_backend.reports import evaluation_plots as plots
+from radllm_backend.reports._page import page_template
 from radllm_backend.reports.checklists import checklists
 
 MODEL_FAMILY_TITLES: dict[Family, str] = {
@@ -64,7 +63,10 @@ def evaluation_html(scorecard: Scorecard) -> str:
         RadllmError: matplotlib is not installed.
     """
     groups = _by_family(scorecard)
-    return _template().render(
+    template = page_template(
+        "evaluation.html.jinja", three=_three, signed=_signed, p_value=_p_value, duration=_duration, joined=_joined
+    )
+    return template.render(
         card=scorecard,
         notice=RESEARCH_USE_ONLY,
         findings=_null_findings(scorecard) if scorecard.shuffled_labels else _findings(scorecard),
@@ -79,19 +81,6 @@ def evaluation_html(scorecard: Scorecard) -> str:
         checklists=checklists(scorecard),
         commonest=max(scorecard.malignant, scorecard.lesions - scorecard.malignant) / scorecard.lesions,
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("radllm_backend.reports", "templates"),
-        autoescape=True,  # names of files, columns and models are somebody else's text
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(three=_three, signed=_signed, p_value=_p_value, duration=_duration, joined=_joined)
-    return environment.get_template("evaluation.html.jinja")
 
 
 def _by_family(scorecard: Scorecard) -> list[list[ModelResult]]:

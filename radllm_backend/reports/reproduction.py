@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from radllm_backend.features.names import display_name
 from radllm_backend.files import write_atomically
@@ -15,6 +12,7 @@ from radllm_backend.learning.reproduction_data import FOLDERS
 from radllm_backend.learning.scorecard import ModelResult
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY
 from radllm_backend.records import Estimate
+from radllm_backend.reports._page import page_template
 from radllm_backend.reports.evaluation import write_evaluation
 
 PAPER_TITLE = "Ra et al. 2025"
@@ -50,7 +48,7 @@ def reproduction_text(reproduction: Reproduction) -> str:
 
 def reproduction_html(reproduction: Reproduction) -> str:
     """One self-contained page: no network, no script."""
-    return _template().render(
+    return page_template("reproduction.html.jinja").render(
         run=reproduction,
         notice=RESEARCH_USE_ONLY,
         paper=PAPER_TITLE,
@@ -101,15 +99,3 @@ def _ordered(stage: StageResult) -> list[ModelResult]:
 
 def _with_interval(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("radllm_backend.reports", "templates"),
-        autoescape=True,  # names of folders are somebody else's text
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("reproduction.html.jinja")
