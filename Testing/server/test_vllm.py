@@ -219,7 +219,8 @@ def test_rows_in_another_order_are_put_right(vllm):
 def test_nothing_there_and_no_address():
     with pytest.raises(EngineError, match="does not answer: check that it runs"):
         VllmClassifier("http://127.0.0.1:9", "tiny", 0.0).score(["prompt"])
-    for url in ("", "localhost:8000", "ftp://host", "http://user:password@host", "file:///etc/passwd"):
+    nowhere = ("http://host:99999", "http://host:port", "http://[::1")
+    for url in ("", "localhost:8000", "ftp://host", "http://user:password@host", "file:///etc/passwd", *nowhere):
         with pytest.raises(RadllmError, match="no address of a vLLM server"):
             VllmClassifier(url, "tiny", 0.0)
 

@@ -6,6 +6,7 @@ that another model's scores are never taken for this one's. Only prompts are sen
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import math
@@ -14,7 +15,7 @@ import ssl
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -63,11 +64,8 @@ class VllmClassifier:
             bias: of the model's head, which the exported weights have no place for.
         """
         self._name, self._bias = name, bias
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-            raise RadllmError(f"'{url[:80]}' is no address of a vLLM server: give --url http://HOST:PORT.")
-        self._parts = parts
-        self._address = f"{parts.scheme}://{parts.netloc}"
+        self._parts = _parts(url)
+        self._address = f"{self._parts.scheme}://{self._parts.netloc}"
 
     def effort(self, prompts: Sequence[str]) -> float:
         """In requests: vLLM reads the prompts of one together."""
@@ -145,6 +143,16 @@ class VllmClassifier:
         if self._parts.scheme == "https":
             return http.client.HTTPSConnection(host, port, timeout=_SECONDS, context=ssl.create_default_context())
         return http.client.HTTPConnection(host, port, timeout=_SECONDS)
+
+
+def _parts(url: str) -> SplitResult:
+    """Of a vLLM server's address, which has a path at times; that of a radllm server has none, and may be a socket."""
+    with contextlib.suppress(ValueError):  # a port or an IPv6 address that is none
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and not (parts.username or parts.query):
+            _ = parts.port
+            return parts
+    raise RadllmError(f"'{url[:80]}' is no address of a vLLM server: give --url http://HOST:PORT.")
 
 
 class VllmModel(Model):
