@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.uid import JPEGLosslessSV1
 
-from benchmarks.comparison import QUICK, Comparison, Progress
+from benchmarks.comparison import QUICK, Comparison, Tell
 from benchmarks.mammograms import FULL_FIELD, generated_mammogram, write_mammogram
 from radllm_backend.batch.candidates import Found
 from radllm_backend.batch.cluster import Place
@@ -36,7 +36,7 @@ Lesions = Sequence[tuple[Path, Path]]
 """Files of image and mask."""
 
 
-def comparisons(runs: int, work: Path, tell: Progress) -> Iterator[Comparison]:
+def comparisons(runs: int, work: Path, tell: Tell) -> Iterator[Comparison]:
     """Seconds a lesion of both ways, from the files to the row with its probability, start and tables included.
 
     Raises:

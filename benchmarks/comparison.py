@@ -13,7 +13,7 @@ from radllm_backend.records import Record
 
 QUICK = "RADLLM_BENCH_QUICK"
 """Environment variable: any value makes the generated cases small, to try a benchmark itself."""
-Progress = Callable[[str], None]
+Tell = Callable[[str], None]
 """Told what is measured now."""
 
 

@@ -21,7 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from benchmarks.comparison import QUICK, Comparison, Progress, compare
+from benchmarks.comparison import QUICK, Comparison, Tell, compare
 from benchmarks.mammograms import BITS, FULL_FIELD, generated_mammogram, write_mammogram
 from radllm_backend.errors import RadllmError
 from radllm_backend.imaging.image_files import read_image
@@ -36,7 +36,7 @@ _NAMES: dict[UID, str] = {
 }
 
 
-def comparisons(runs: int, work: Path, tell: Progress) -> Iterator[Comparison]:
+def comparisons(runs: int, work: Path, tell: Tell) -> Iterator[Comparison]:
     """One file a transfer syntax, the same generated mammogram in each; processor time of both ways.
 
     Raises:

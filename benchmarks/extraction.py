@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from threadpoolctl import threadpool_limits
 
-from benchmarks.comparison import Comparison, Progress, compare
+from benchmarks.comparison import Comparison, Tell, compare
 from radllm_backend.features.extraction import Settings, extract, measure
 from radllm_backend.imaging.lesion import Lesion
 from radllm_backend.models.shipped import CARD, SHIPPED
@@ -38,7 +38,7 @@ class _Case:
     files: tuple[str, str]
 
 
-def comparisons(runs: int, work: Path, tell: Progress) -> Iterator[Comparison]:
+def comparisons(runs: int, work: Path, tell: Tell) -> Iterator[Comparison]:
     """Mammogram and volume; all features, a model's, and 20 selected ones; the original image and filtered ones."""
     for across, wanted in ((100, None), (300, 16), (600, None)):
         case = _mammogram(across, work, tell)
@@ -140,13 +140,13 @@ def _settings(shape: str, images: dict[str, Any], **general: Any) -> Settings:
     return Settings.from_dict({"imageType": images, "featureClass": classes, "setting": general})
 
 
-def _mammogram(across: int, work: Path, tell: Progress) -> _Case:
+def _mammogram(across: int, work: Path, tell: Tell) -> _Case:
     """3328 x 4084 pixels of 16 bits and 0.07 mm."""
     shape, across = ((600, 500), across // 10) if os.environ.get(QUICK) else ((4084, 3328), across)
     return _case(f"mammogram, lesion of {across} px", shape, across, (0.07, 0.07), (20000, 6000, 0, 65535), work, tell)
 
 
-def _volume(across: int, work: Path, tell: Progress) -> _Case:
+def _volume(across: int, work: Path, tell: Tell) -> _Case:
     """256 x 256 x 150 voxels of 1 mm, in Hounsfield units."""
     shape, across = ((30, 50, 50), across // 5) if os.environ.get(QUICK) else ((150, 256, 256), across)
     return _case(f"volume, lesion of {across}³", shape, across, (1, 1, 1), (40, 160, -1024, 3071), work, tell)
@@ -159,7 +159,7 @@ def _case(
     spacing: tuple[float, ...],
     grey: tuple[float, float, float, float],
     work: Path,
-    tell: Progress,
+    tell: Tell,
 ) -> _Case:
     """A lobed lesion in the middle of correlated noise of this mean, deviation, least and largest grey value."""
     from scipy import ndimage

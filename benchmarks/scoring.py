@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.comparison import Comparison, Progress, compare
+from benchmarks.comparison import Comparison, Tell, compare
 from radllm_backend.language.base_models import locate, stay_offline
 from radllm_backend.models.bundle import ModelCard
 from radllm_backend.models.model import Model
@@ -34,7 +34,7 @@ States = Callable[[Sequence[str]], NDArray[np.float32]]
 """From prompts to the last token's hidden states, [prompts × hidden size]."""
 
 
-def comparisons(runs: int, work: Path, tell: Progress) -> Iterator[Comparison]:
+def comparisons(runs: int, work: Path, tell: Tell) -> Iterator[Comparison]:
     """Three comparisons, of the same different prompts; RadllmError where the base model is not there."""
     import torch
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.comparison import Comparison, Progress, compare
+from benchmarks.comparison import Comparison, Tell, compare
 from radllm_backend.language.base_models import locate
 from radllm_backend.models.model import Model
 from radllm_backend.records import Features
@@ -28,7 +28,7 @@ with torch.no_grad():
 """
 
 
-def comparisons(runs: int, work: Path, tell: Progress) -> Iterator[Comparison]:
+def comparisons(runs: int, work: Path, tell: Tell) -> Iterator[Comparison]:
     """Two comparisons; RadllmError where the base model is not there."""
     tell(f"the command's help and a server's first answer, {runs} rounds")
     yield compare(

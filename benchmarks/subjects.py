@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 from radllm_backend.errors import RadllmError
 
 if TYPE_CHECKING:  # the names stand in the help of the command, which does not wait for pydantic
-    from benchmarks.comparison import Comparison, Progress
+    from benchmarks.comparison import Comparison, Tell
 
 SUBJECTS = ("decoding", "extraction", "scoring", "training", "start-up", "batch")
 """In the order of a lesion's way."""
 
-Measure = Callable[[int, Path, "Progress"], Iterator["Comparison"]]
+Measure = Callable[[int, Path, "Tell"], Iterator["Comparison"]]
 """Rounds, a folder for generated cases, and who is told what is measured now."""
 
 
-def measure(subjects: Sequence[str], runs: int, work: Path, tell: Progress) -> Iterator[Comparison]:
+def measure(subjects: Sequence[str], runs: int, work: Path, tell: Tell) -> Iterator[Comparison]:
     """All comparisons of these subjects, one after the other.
 
     Raises:

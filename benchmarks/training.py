@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.comparison import Comparison, Progress, compare
+from benchmarks.comparison import Comparison, Tell, compare
 from benchmarks.scoring import MODEL, different_lesions
 from radllm_backend.features.cohort import Lesions
 from radllm_backend.language.base_models import BaseModelFolder, locate, stay_offline
@@ -29,7 +29,7 @@ _OPTIONS = TrainingOptions(style="findings", epochs=1, folds=0)
 _WANTED = 2.0
 
 
-def comparisons(runs: int, work: Path, tell: Progress) -> Iterator[Comparison]:
+def comparisons(runs: int, work: Path, tell: Tell) -> Iterator[Comparison]:
     """One comparison; RadllmError where the base model is not there."""
     card = Model.load(MODEL).card
     base, lesions = locate(card.base.name), drawn_lesions(card, LESIONS)

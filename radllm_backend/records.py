@@ -17,6 +17,10 @@ Progress = Callable[[str, float], None]
 """Called with what is happening now, in words, and with how much of the whole is done (0..1)."""
 
 
+def say_nothing(_what: str, _done: float) -> None:
+    """The progress of what nobody waits for."""
+
+
 class Record(BaseModel):
     """Base of everything that crosses a boundary: immutable, closed to unknown keys, finite numbers only."""
 

@@ -27,8 +27,8 @@ from radllm_backend.batch import run as batch
 from radllm_backend.batch.candidates import Found, Refusal
 from radllm_backend.batch.cluster import Place
 from radllm_backend.batch.run import Step, _Run, run_batch
-from radllm_backend.batch.scoring import Ready, scored
-from radllm_backend.batch.worker import measure, settings_text
+from radllm_backend.batch.scoring import MeasuredLesion, scored
+from radllm_backend.batch.worker import measure_lesions, settings_text
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.table import read_table
 from radllm_backend.models.model import Model
@@ -175,10 +175,10 @@ class Stub:
         return self._model.predict_many(lesions, explain=explain)
 
 
-def ready(model: Model, *spoilt: bool) -> list[Ready]:
+def ready(model: Model, *spoilt: bool) -> list[MeasuredLesion]:
     features = extract(read_generated(candidate(0)), model.settings)
     return [
-        Ready(
+        MeasuredLesion(
             candidate(number),
             features.model_copy(update={"values": {**features.values, "spoilt": float(bad)}}),
             seconds=0,
@@ -205,7 +205,7 @@ def test_a_server_that_is_gone_ends_the_run(model: Model, tmp_path: Path) -> Non
 
 
 def measured(settings: str, reader: str) -> dict[str, Any]:
-    (answer,) = measure([candidate(1).model_dump_json()], settings, reader)
+    (answer,) = measure_lesions([candidate(1).model_dump_json()], settings, reader)
     return dict(json.loads(answer))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radllm_backend.datasets.cbis_ddsm import describe, find_tables, manifest
+from radllm_backend.datasets.cbis_ddsm import find_tables, manifest, tabulate
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.table import read_rows, read_table
 from radllm_backend.imaging.lesion import Lesion
@@ -198,7 +198,7 @@ def test_images_may_lie_beside_the_tables(tmp_path):
 def test_a_table_with_another_word_is_refused(tmp_path, change, sentence):
     tables = write_cbis_tables(tmp_path, [{**cbis_row(1, "CC", True), **change}])
     with pytest.raises(RadllmError, match="mass_case_description_train_set.csv") as raised:
-        describe(tables)
+        tabulate(tables)
     assert sentence in str(raised.value)
 
 
@@ -230,7 +230,7 @@ def test_tables_alone_are_a_table_of_descriptors(tmp_path):
 
 @pytest.mark.skipif(not TABLES.is_dir(), reason="the tables of CBIS-DDSM are not here")
 def test_the_published_training_tables():
-    rows = describe(find_tables(TABLES), assessment=True)
+    rows = tabulate(find_tables(TABLES), assessment=True)
     assert Counter(row["descriptor_lesion_type"] for row in rows) == {"mass": 1318, "calcification": 1546}
     assert {row["split"] for row in rows} == {"training"}
     assert len({row["lesion"] for row in rows}) == len(rows)

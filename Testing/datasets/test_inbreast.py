@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radllm_backend.datasets.collecting import LabelRule
+from radllm_backend.datasets.birads import LabelRule
 from radllm_backend.datasets.inbreast import manifest
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.table import read_rows

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radllm_backend.datasets.collecting import LabelRule, category
+from radllm_backend.datasets.birads import LabelRule, category
 from radllm_backend.datasets.vindr_mammo import manifest
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.table import read_rows

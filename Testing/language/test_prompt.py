@@ -128,7 +128,7 @@ def test_a_finding_in_the_prompt_is_knowledges_own(name, value):
 
 TITLES = "|".join(
     re.escape(words)
-    for words in [*map(display_name, NAMES), *map(descriptors.display_name, VOCABULARIES), "Feature 1", "Feature 2"]
+    for words in [*map(display_name, NAMES), *map(descriptors.descriptor_name, VOCABULARIES), "Feature 1", "Feature 2"]
 )
 TERMS = "|".join(
     re.escape(term)

@@ -20,10 +20,11 @@ pytest.importorskip("radiomics")
 from radllm_backend import Features, Lesion, Model, extract
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.extraction import load_settings
+from radllm_backend.models import verification
 from radllm_backend.models.bundle import ADAPTER, read_bundle, write_bundle
 from radllm_backend.models.prediction import SCHEMA_VERSION, Prediction
 from radllm_backend.models.shipped import shipped_models
-from radllm_backend.models.verification import model_of, read_prediction, verify
+from radllm_backend.models.verification import model_of, read_prediction
 
 BREAST_US = Path(__file__).resolve().parents[3] / "shared" / "data" / "breast-us" / "images"
 READING = ("--spacing", "0.08", "--modality", "US")
@@ -82,7 +83,7 @@ def edited(prediction: Prediction, **changes: Any) -> Prediction:
 
 
 def first(prediction: Prediction, lesion: Lesion, model: Model) -> str:
-    found = verify(prediction, lesion, model).first
+    found = verification.repeat(prediction, lesion, model).first
     return str(found) if found else ""
 
 
@@ -145,7 +146,7 @@ def test_a_lesion_in_a_volume(volume_model, monkeypatch):
     ball = sitk.GaussianSource(sitk.sitkFloat32, [24, 24, 16], [6, 6, 6], [12, 12, 8])
     lesion = Lesion.from_images(sitk.AdditiveGaussianNoise(ball, 5, 0, 1), ball > 150, modality="CT")
     prediction = model.predict(extract(lesion, model.settings))
-    assert verify(prediction, lesion, model).first is None
+    assert verification.repeat(prediction, lesion, model).first is None
     smaller = Lesion.from_images(lesion.image, sitk.BinaryErode(lesion.mask, [1, 1, 1]), modality="CT")
     assert first(prediction, smaller, model).startswith("the mask")
 
@@ -202,7 +203,7 @@ def test_a_setting(lesion, model, tiny_model, tiny_base, tmp_path):
     write_bundle(tmp_path / "tiny", card, files)
     other = Model.load(tmp_path / "tiny", tiny_base)
     made = other.predict(extract(lesion, other.settings))
-    assert verify(made, lesion, other).first is None
+    assert verification.repeat(made, lesion, other).first is None
     assert first(made, lesion, model).startswith("the extraction settings (recorded ")
 
 
@@ -252,7 +253,7 @@ def test_versions_alone_are_a_note_and_with_other_numbers_the_first_difference(
     prediction, lesion, model, repeat, tmp_path
 ):
     older = edited(prediction, versions={**prediction.versions, "torch": "1.0"})
-    found = verify(older, lesion, model)
+    found = verification.repeat(older, lesion, model)
     assert found.first is None
     (note,) = found.versions
     assert (note.part, note.recorded) == ("the version of torch", "1.0")
@@ -265,7 +266,7 @@ def test_versions_alone_are_a_note_and_with_other_numbers_the_first_difference(
         prediction, extraction=prediction.extraction.model_copy(update={"versions": {"pyradiomics": "2.0"}})
     )
     assert {"the version of pyradiomics", "the version of numpy"} <= {
-        one.part for one in verify(measured, lesion, model).versions
+        one.part for one in verification.repeat(measured, lesion, model).versions
     }
 
 
@@ -297,7 +298,7 @@ def test_a_difference_below_the_tolerance_is_none(prediction, lesion, model):
 def test_a_prediction_without_an_image(prediction, lesion, model):
     values = Features(values={share.feature: share.value for share in prediction.features})
     with pytest.raises(RadllmError, match="from a table or from descriptors alone"):
-        verify(model.predict_many([values])[0], lesion, model)
+        verification.repeat(model.predict_many([values])[0], lesion, model)
 
 
 def test_a_model_that_is_not_shipped_has_to_be_given(record, sample, prediction):

@@ -119,12 +119,12 @@ def test_what_may_not_be_sent_is_refused_here(remote, tiny_model, changes, where
 
 def test_progress_is_told_and_can_end_the_call(remote, tiny_model):
     some, told = lesions(tiny_model, 30, seed=12), []
-    remote.predict_many(some, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (30, 30)
+    remote.predict_many(some, progress=lambda what, done: told.append((what, done)))
+    assert told[-1] == ("Predicting", 1.0)
     assert len(told) > 1
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert [done for _, done in told] == sorted(done for _, done in told)
 
-    def stop(done: int, total: int) -> None:
+    def stop(what: str, done: float) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -18,7 +18,7 @@ pytest.importorskip("uvicorn")
 from radllm_backend.errors import RadllmError
 from radllm_backend.models.bundle import ADAPTER, CARD, Bundle, read_bundle
 from radllm_backend.models.model import Model
-from radllm_backend.server.models import ModelUnavailableError, ServedModels, sample_lesion, weights_in_memory
+from radllm_backend.server.models import ModelStore, ModelUnavailableError, sample_lesion, weights_in_memory
 from radllm_backend.server.queue import Question
 from Testing.support.command_line import radllm
 from Testing.support.servers import lesions
@@ -44,7 +44,7 @@ def test_no_more_models_are_in_memory_than_may_be(three, tiny_base, tiny_model):
         built.append(bundle.card.name)
         return Model(bundle, tiny_base)
 
-    models = ServedModels(three, build, lambda bundle: 100, memory=250)
+    models = ModelStore(three, build, lambda bundle: 100, memory=250)
     models.warm_up()
     assert models.loaded() == ["a", "b"]
     some = lesions(tiny_model, 2)
@@ -58,7 +58,7 @@ def test_no_more_models_are_in_memory_than_may_be(three, tiny_base, tiny_model):
 
 
 def test_without_a_bound_each_is_loaded_once(three, tiny_base, tiny_model):
-    models = ServedModels(three, lambda bundle: Model(bundle, tiny_base))
+    models = ModelStore(three, lambda bundle: Model(bundle, tiny_base))
     models.warm_up()
     for name in "abcabc":
         models.score(Question("predict", name), lesions(tiny_model, 1))
@@ -66,7 +66,7 @@ def test_without_a_bound_each_is_loaded_once(three, tiny_base, tiny_model):
 
 
 def test_a_model_that_was_changed_while_it_was_out_of_memory_is_not_loaded_again(three, tiny_base, tiny_model):
-    models = ServedModels(three, lambda bundle: Model(bundle, tiny_base), lambda bundle: 100, memory=100)
+    models = ModelStore(three, lambda bundle: Model(bundle, tiny_base), lambda bundle: 100, memory=100)
     models.score(Question("predict", "a"), lesions(tiny_model, 1))
     models.score(Question("predict", "b"), lesions(tiny_model, 1))
     path = three[0].folder / ADAPTER
@@ -88,7 +88,7 @@ def test_the_weights_are_counted_before_they_are_loaded(tiny_model, tiny_base, f
     there = sum(4 * tensor.numel() for tensor in load_backbone(locate(tiny_base)).parameters())
     assert weights_in_memory(bundle, str(tiny_base)) == there
     with pytest.raises(RadllmError, match=r"model tiny alone takes .* allow more"):
-        ServedModels([bundle], memory=there - 1, size=lambda bundle: there)
+        ModelStore([bundle], memory=there - 1, size=lambda bundle: there)
 
 
 def test_a_sample_can_be_read(tiny_model, tiny_base, fresh_cache):
@@ -199,7 +199,7 @@ def test_a_pickle_in_the_place_of_a_fitted_classifier_is_never_unpickled(tiny_mo
     folder = Path(shutil.copytree(tiny_model, tmp_path / "spoilt"))
     putting("fusion.skops")(folder, tmp_path / "ran")
     change(folder, head={"kind": "random forest", "pooling": "mean"})
-    models = ServedModels([read_bundle(folder)], lambda bundle: Model(bundle, tiny_base))
+    models = ModelStore([read_bundle(folder)], lambda bundle: Model(bundle, tiny_base))
     with pytest.raises(RadllmError, match="fusion.skops does not fit its model card"):
         models.warm_up()
     assert not (tmp_path / "ran").exists()

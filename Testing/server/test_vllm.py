@@ -140,10 +140,10 @@ def test_the_predictions_are_the_same(vllm, tiny_model, tiny_base, cache):
         )
         assert (one.prompt, one.call, one.cautions) == (other.prompt, other.call, other.cautions)
     vllm.requests.clear()
-    told: list[tuple[int, int]] = []
-    model.predict_many(some + some, progress=lambda done, total: told.append((done, total)))
+    told: list[float] = []
+    model.predict_many(some + some, progress=lambda what, done: told.append(done))
     assert [len(asked["input"]) for asked in vllm.requests] == [64, 6]  # each prompt once, in batches
-    assert told == [(64, 70), (70, 70)]
+    assert told == [64 / 70, 1.0]
     assert all(set(asked) == {"model", "input"} for asked in vllm.requests)
 
 
@@ -219,7 +219,8 @@ def test_rows_in_another_order_are_put_right(vllm):
 def test_nothing_there_and_no_address():
     with pytest.raises(EngineError, match="does not answer: check that it runs"):
         VllmClassifier("http://127.0.0.1:9", "tiny", 0.0).score(["prompt"])
-    for url in ("", "localhost:8000", "ftp://host", "http://user:password@host", "file:///etc/passwd"):
+    nowhere = ("http://host:99999", "http://host:port", "http://[::1")
+    for url in ("", "localhost:8000", "ftp://host", "http://user:password@host", "file:///etc/passwd", *nowhere):
         with pytest.raises(RadllmError, match="no address of a vLLM server"):
             VllmClassifier(url, "tiny", 0.0)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 
-from radllm_backend.batch.candidates import Candidate, Kind
+from radllm_backend.batch.candidates import Candidate, SegmentationKind
 from radllm_backend.imaging.image_files import read_image
 from radllm_backend.imaging.lesion import Lesion
 
@@ -28,7 +28,7 @@ def lopsided(shape: tuple[int, ...] = SHAPE, *, shift: int = 0) -> np.ndarray:
     return mask
 
 
-def candidate(kind: Kind, images: list[Path], file: Path, number: int = 1, **more: Any) -> Candidate:
+def candidate(kind: SegmentationKind, images: list[Path], file: Path, number: int = 1, **more: Any) -> Candidate:
     header = pydicom.dcmread(images[0], stop_before_pixels=True)
     uids = {"series": header.SeriesInstanceUID, "source": "1.2"}
     return Candidate(

@@ -9,14 +9,14 @@ from pydantic import Field
 
 from radllm_backend.records import Record
 
-Kind = Literal["SEG", "RTSTRUCT", "mask"]
+SegmentationKind = Literal["SEG", "RTSTRUCT", "mask"]
 """A segment of a DICOM segmentation, a region of a structure set, or a mask file beside an image file."""
 
 
 class Candidate(Record):
     """Which image, and which part of which segmentation. Its words are for people, and never reach a prompt."""
 
-    kind: Kind
+    kind: SegmentationKind
     image: tuple[str, ...]
     """Absolute paths: all files of the image's DICOM series, or the one image file."""
     segmentation: str

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pydicom
 
-from radllm_backend.batch.candidates import Candidate, Found, Kind, Refusal
+from radllm_backend.batch.candidates import Candidate, Found, Refusal, SegmentationKind
 from radllm_backend.errors import RadllmError
 from radllm_backend.imaging.dicom_segmentations import MarkedSegment, readable, segments_of
 from radllm_backend.records import MODALITIES
 
-KINDS: dict[str, Kind] = {"SEG": "SEG", "RTSTRUCT": "RTSTRUCT"}
+SEGMENTATION_KINDS: dict[str, SegmentationKind] = {"SEG": "SEG", "RTSTRUCT": "RTSTRUCT"}
 """The modalities of series that mark lesions, and what each is called in a candidate."""
 _SINGLE_PICTURES = ("MG", "US")
 """A series of these is as a rule several pictures, each an image of its own; of the others, the slices of one image."""
@@ -51,7 +51,7 @@ def candidates_among(series: Iterable[Series]) -> Found:
     """Every segment and region of the segmentations among the series: a candidate, or a refusal that says why not."""
     matching = _Matching({each.uid: each for each in series})
     for each in matching.in_order():
-        if each.modality in KINDS:
+        if each.modality in SEGMENTATION_KINDS:
             matching.add(each)
     return Found(
         candidates=list(matching.candidates.values()),
@@ -128,7 +128,7 @@ class _Matching:
             self._refuse(what, str(problem), image.modality if image else "")
             return
         candidate = Candidate(
-            kind=KINDS[segmentations.modality],
+            kind=SEGMENTATION_KINDS[segmentations.modality],
             image=tuple(sorted(map(str, files))),
             segmentation=str(segmentations.files[instance]),
             number=segment.number,
@@ -157,7 +157,7 @@ class _Matching:
 
     def _image_among(self, meant: set[str]) -> Series:
         """The one of these series that a model can read."""
-        images = [self.series[uid] for uid in sorted(meant) if self.series[uid].modality not in KINDS]
+        images = [self.series[uid] for uid in sorted(meant) if self.series[uid].modality not in SEGMENTATION_KINDS]
         read = [image for image in images if image.modality in MODALITIES]
         if len(read) == 1:
             return read[0]

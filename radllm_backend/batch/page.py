@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from radllm_backend import __version__
 from radllm_backend.batch.candidates import Found
@@ -14,6 +11,7 @@ from radllm_backend.batch.results import BINS, Overview, Results
 from radllm_backend.features.extraction import Settings
 from radllm_backend.files import write_atomically
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY, ModelIdentity, percent
+from radllm_backend.reports._page import page_template
 
 SUMMARY = "summary.html"
 MOST_NAMED = 200
@@ -126,17 +124,6 @@ def write_page(folder: Path, page: Page) -> None:
 
 def summary_html(page: Page) -> str:
     """One self-contained page: no network, no script."""
-    return _template().render(page=page, notice=RESEARCH_USE_ONLY, most=MOST_NAMED, height=_HEIGHT)
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("radllm_backend.reports", "templates"),
-        autoescape=True,  # names of segments, series and models are somebody else's text
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return page_template("batch.html.jinja", percent=percent).render(
+        page=page, notice=RESEARCH_USE_ONLY, most=MOST_NAMED, height=_HEIGHT
     )
-    environment.filters.update(percent=percent, units=lambda number: f"{number:.1f}")
-    return environment.get_template("batch.html.jinja")

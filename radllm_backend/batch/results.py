@@ -16,12 +16,12 @@ from typing import Any, Final, Literal
 from filelock import FileLock, Timeout
 from pydantic import Field
 
-from radllm_backend.batch.candidates import Candidate, Kind
+from radllm_backend.batch.candidates import Candidate, SegmentationKind
 from radllm_backend.errors import RadllmError
 from radllm_backend.models.prediction import CallWord, Prediction
 from radllm_backend.records import SHA256, Features, Record
 
-SCHEMA_VERSION: Final = 1
+DATABASE_VERSION: Final = 1
 """Of the file: raised with every change of its table."""
 BINS: Final = 20
 """Of the distribution of probabilities, each as wide as the others."""
@@ -42,7 +42,7 @@ class Row(Record):
     model_sha256: SHA256
     lesion: str
     """What people know it by: its series or file, and its segment."""
-    kind: Kind
+    kind: SegmentationKind
     modality: str
     series_description: str
     segment: str
@@ -248,9 +248,9 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     )
     if application != _APPLICATION and tables:
         raise RadllmError(f"{path} is not a file of radllm batch: move it away, or give another output folder.")
-    if tables and version != SCHEMA_VERSION:
+    if tables and version != DATABASE_VERSION:
         raise RadllmError(
-            f"{path} is of version {version} and this radllm writes version {SCHEMA_VERSION}: "
+            f"{path} is of version {version} and this radllm writes version {DATABASE_VERSION}: "
             "give another output folder, or use the radllm that wrote it."
         )
     if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
@@ -263,7 +263,7 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(_TABLE)
             connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(f"PRAGMA user_version = {DATABASE_VERSION}")
 
 
 def _cells(row: Row) -> list[Any]:

@@ -25,9 +25,9 @@ from radllm_backend.batch.candidates import Candidate, Found
 from radllm_backend.batch.cluster import Place, connected, scheduler_gone, threads
 from radllm_backend.batch.page import Page, write_page
 from radllm_backend.batch.results import Counts, Results, Row, open_results
-from radllm_backend.batch.scoring import BatchPlan, Ready, row_of, scored
+from radllm_backend.batch.scoring import BatchPlan, MeasuredLesion, row_of, scored
 from radllm_backend.batch.tables import write_exports
-from radllm_backend.batch.worker import Measured, measure, reason_of, settings_text
+from radllm_backend.batch.worker import Measurement, measure_lesions, reason_of, settings_text
 from radllm_backend.errors import RadllmError
 from radllm_backend.records import Record
 
@@ -84,16 +84,16 @@ class Step:
     seconds_left: float
 
 
-Report = Callable[[Step], None]
+OnStep = Callable[[Step], None]
 
 
-def run_batch(plan: BatchPlan, report: Report = lambda step: None) -> Summary:
+def run_batch(plan: BatchPlan, on_step: OnStep = lambda step: None) -> Summary:
     """Classify what the plan's source holds and what has no row yet, then export all rows of this model and settings.
 
     A lesion that fails has a row with its reason, and stops nothing. SIGINT and SIGTERM end the run with its rows kept.
 
     Args:
-        report: called in this thread, with each lesion once.
+        on_step: called in this thread, with each lesion once.
 
     Raises:
         RadllmError: the source holds no lesion, the model is not there or reads no image, the workers, the server or
@@ -111,7 +111,7 @@ def run_batch(plan: BatchPlan, report: Report = lambda step: None) -> Summary:
         pending: deque[Candidate] = deque()
         for candidate in candidates:
             (kept if results.is_settled(candidate, *of_run, retry=plan.retry) else pending).append(candidate)
-        run = _Run(plan, results, pending, report)
+        run = _Run(plan, results, pending, on_step)
         stopped = _carry_out(run, plan.place) if pending else False
         summary = Summary(
             lesions=len(candidates),
@@ -165,7 +165,7 @@ def _carry_out(run: _Run, place: Place) -> bool:
             return run.all(client, scorer, stop)
 
 
-def _scored_beside_workers(plan: BatchPlan, lesions: list[Ready]) -> list[Row]:
+def _scored_beside_workers(plan: BatchPlan, lesions: list[MeasuredLesion]) -> list[Row]:
     """As `scored`, on the threads that the workers leave."""
     with threadpool_limits(plan.place.spare_threads, user_api="openmp"):
         return scored(plan, lesions)
@@ -199,7 +199,7 @@ class _Run:
     plan: BatchPlan
     results: Results
     pending: deque[Candidate]
-    report: Report
+    on_step: OnStep
     counts: Counts = field(default_factory=lambda: Counts(done=0, failed=0))
     _suspects: deque[Candidate] = field(default_factory=deque)
     """Their worker died, which another lesion may have been the cause of: tried once more, each alone."""
@@ -208,7 +208,7 @@ class _Run:
     """By their future's key: those that a worker is given at a time."""
     _futures: dict[str, Any] = field(default_factory=dict)
     _landed: SimpleQueue[Any] = field(default_factory=SimpleQueue)
-    _waiting: list[Ready] = field(default_factory=list)
+    _waiting: list[MeasuredLesion] = field(default_factory=list)
     _scoring: Future[list[Row]] | None = None
     _being_scored: int = 0
     _threads: int = 1
@@ -254,7 +254,7 @@ class _Run:
             key = f"lesions-{uuid.uuid4().hex}"
             given = ([lesion.model_dump_json() for lesion in lesions], self._settings_text, self.plan.read)
             try:
-                future = client.submit(measure, *given, key=key, pure=False)
+                future = client.submit(measure_lesions, *given, key=key, pure=False)
             except Exception as error:  # Dask says in many ways that it is closed
                 raise scheduler_gone() from error
             self._flying[key], self._futures[key] = lesions, future
@@ -293,9 +293,9 @@ class _Run:
             if measured.features is None:
                 self._add([row_of(self.plan, candidate, seconds=measured.seconds, reason=measured.reason)])
             else:
-                self._waiting.append(Ready(candidate, measured.features, measured.seconds, time.monotonic()))
+                self._waiting.append(MeasuredLesion(candidate, measured.features, measured.seconds, time.monotonic()))
 
-    def _answers(self, client: Client, future: Any, lesions: list[Candidate]) -> list[Measured]:
+    def _answers(self, client: Client, future: Any, lesions: list[Candidate]) -> list[Measurement]:
         """What a worker says of lesions; nothing where they have to be measured again."""
         from distributed import KilledWorker
 
@@ -303,13 +303,13 @@ class _Run:
             self.pending.extendleft(reversed(lesions))
             return []
         try:
-            return [Measured.model_validate_json(answer) for answer in future.result()]
+            return [Measurement.model_validate_json(answer) for answer in future.result()]
         except KilledWorker:
             if lesions != [self._alone]:
                 self._suspects.extend(lesions)
                 return []
             return [
-                Measured(
+                Measurement(
                     reason="The process that measured it was ended, probably for want of memory: give it more "
                     "(--memory)."
                 )
@@ -319,7 +319,7 @@ class _Run:
         except Exception as error:  # the worker could not be given them
             if client.status != "running":
                 raise scheduler_gone() from error
-            return [Measured(reason=reason_of(error, candidate)) for candidate in lesions]
+            return [Measurement(reason=reason_of(error, candidate)) for candidate in lesions]
 
     def _score(self, scorer: ThreadPoolExecutor) -> None:
         """Start the next scoring: of many together, or of those who have waited long enough."""
@@ -344,7 +344,7 @@ class _Run:
         self.counts = Counts(done=self.counts.done + len(rows) - failed, failed=self.counts.failed + failed)
         settled = self.counts.done + self.counts.failed
         seconds = max(time.monotonic() - self._begun, 1e-3)
-        self.report(
+        self.on_step(
             Step(
                 rows=rows,
                 settled=settled,

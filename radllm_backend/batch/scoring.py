@@ -72,7 +72,7 @@ class BatchPlan:
 
 
 @dataclass(frozen=True)
-class Ready:
+class MeasuredLesion:
     """A lesion that is measured, and can be scored."""
 
     candidate: Candidate
@@ -83,7 +83,7 @@ class Ready:
     """When it was measured, by `time.monotonic`."""
 
 
-def scored(plan: BatchPlan, lesions: Sequence[Ready]) -> list[Row]:
+def scored(plan: BatchPlan, lesions: Sequence[MeasuredLesion]) -> list[Row]:
     """The rows of measured lesions; one that the model cannot read fails alone.
 
     Raises:
@@ -97,11 +97,11 @@ def scored(plan: BatchPlan, lesions: Sequence[Ready]) -> list[Row]:
     return [_scored_row(plan, lesion, found) for lesion, found in zip(lesions, predictions, strict=True)]
 
 
-def _predicted(plan: BatchPlan, lesions: Sequence[Ready]) -> list[Prediction]:
+def _predicted(plan: BatchPlan, lesions: Sequence[MeasuredLesion]) -> list[Prediction]:
     return plan.model.predict_many([lesion.features for lesion in lesions], explain=plan.explain)
 
 
-def _predicted_alone(plan: BatchPlan, lesion: Ready) -> Prediction | str:
+def _predicted_alone(plan: BatchPlan, lesion: MeasuredLesion) -> Prediction | str:
     """A prediction, or the reason why there is none."""
     try:
         return _predicted(plan, [lesion])[0]
@@ -115,7 +115,7 @@ def _raise_if_of_server(error: Exception) -> None:
         raise error
 
 
-def _scored_row(plan: BatchPlan, lesion: Ready, found: Prediction | str) -> Row:
+def _scored_row(plan: BatchPlan, lesion: MeasuredLesion, found: Prediction | str) -> Row:
     """Its row, after its reports are written: a lesion that is done has all that was asked for."""
     reason = found if isinstance(found, str) else ""
     if plan.reports and isinstance(found, Prediction):

@@ -23,7 +23,7 @@ READER = "radllm_backend.batch.lesions:read_lesion"
 _LONGEST = 300
 
 
-class Measured(Record):
+class Measurement(Record):
     """Features, or the reason why there are none."""
 
     features: Features | None = None
@@ -31,7 +31,7 @@ class Measured(Record):
     seconds: float = 0
 
 
-def measure(candidates: Sequence[str], settings: str, reader: str = READER) -> list[str]:
+def measure_lesions(candidates: Sequence[str], settings: str, reader: str = READER) -> list[str]:
     """Read lesions and extract their features. Whatever goes wrong is in the answers: nothing is raised.
 
     Args:
@@ -40,12 +40,12 @@ def measure(candidates: Sequence[str], settings: str, reader: str = READER) -> l
         reader: ``module:function`` that reads a lesion.
 
     Returns:
-        A `Measured` as JSON for each.
+        A `Measurement` as JSON for each.
     """
     return [_measured(candidate, settings, reader).model_dump_json() for candidate in candidates]
 
 
-def _measured(candidate: str, settings: str, reader: str) -> Measured:
+def _measured(candidate: str, settings: str, reader: str) -> Measurement:
     begun = time.perf_counter()
     chosen = Candidate.model_validate_json(candidate)
     try:
@@ -53,7 +53,7 @@ def _measured(candidate: str, settings: str, reader: str) -> Measured:
     except Exception as error:  # one lesion in thousands, of files from anywhere: it stops nothing
         features, reason = None, reason_of(error, chosen)
     seconds = time.perf_counter() - begun
-    return Measured(features=features, reason=reason, seconds=seconds)
+    return Measurement(features=features, reason=reason, seconds=seconds)
 
 
 def lesion_of(candidate: Candidate, reader: str) -> Lesion:

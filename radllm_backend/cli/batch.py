@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import BaseModel
 
-from radllm_backend.cli.lesions import BaseOption
+from radllm_backend.cli.lesions import LocatedBaseOption
 from radllm_backend.cli.support import check_output_folder, command_line
 from radllm_backend.errors import RadllmError
 
@@ -73,7 +73,7 @@ def batch(
     ] = None,
     token_file: TokenOption = None,
     certificate: CertificateOption = None,
-    base_model: BaseOption = None,
+    base_model: LocatedBaseOption = None,
     reports: ReportsOption = False,
     explain: ExplainOption = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try lesions that failed before once more.")] = False,
@@ -109,8 +109,8 @@ def batch(
         card=card,
         command=_command(*sources.values()),
     )
-    with _progress(quiet, json_lines) as report:
-        summary = run_batch(plan, report)
+    with _progress(quiet, json_lines) as on_step:
+        summary = run_batch(plan, on_step)
     _end(summary, output, quiet, json_lines)
 
 

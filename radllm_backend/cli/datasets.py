@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from radllm_backend.cli.support import check_output_file, counting
+from radllm_backend.cli.support import check_output_file, describing
 from radllm_backend.errors import RadllmError
 
 if TYPE_CHECKING:
-    from radllm_backend.datasets.collecting import LabelRule
+    from radllm_backend.datasets.birads import LabelRule
 
-app = typer.Typer(help="Data sets in their published layout, as a manifest.")
+datasets_app = typer.Typer(help="Data sets in their published layout, as a manifest.")
 
-OutputOption = Annotated[Path, typer.Option("--output", "-o", help="CSV file for the manifest.")]
+ManifestFileOption = Annotated[Path, typer.Option("--output", "-o", help="CSV file for the manifest.")]
 MasksOption = Annotated[
     Path | None, typer.Option(help="Folder for the masks that are made; by default NAME-masks beside NAME.csv.")
 ]
@@ -38,10 +38,10 @@ _ALL: Final = "all"
 _REASONS_SHOWN = 3
 
 
-@app.command("vindr-mammo")
+@datasets_app.command("vindr-mammo")
 def vindr_mammo(
     root: Annotated[Path, typer.Argument(help="Folder with finding_annotations.csv and the folder images.")],
-    output: OutputOption,
+    output: ManifestFileOption,
     masks: MasksOption = None,
     mask: Annotated[
         Literal["grown", "box"], typer.Option(help="The bright lesion inside the box, or the box itself.")
@@ -56,7 +56,7 @@ def vindr_mammo(
 
     check_output_file(output)
     rule = _rule(benign, malignant)
-    with counting("Reading") as progress:
+    with describing(in_logs=False) as progress:
         found = manifest(
             root.resolve(),
             _masks_folder(masks, output),
@@ -69,10 +69,10 @@ def vindr_mammo(
     _write(output, found.rows, found.left_out)
 
 
-@app.command()
+@datasets_app.command()
 def inbreast(
     root: Annotated[Path, typer.Argument(help="Folder with INbreast.csv and the folders AllDICOMs and AllXML.")],
-    output: OutputOption,
+    output: ManifestFileOption,
     masks: MasksOption = None,
     findings: FindingsOption = "Mass",
     benign: BenignOption = "3",
@@ -84,7 +84,7 @@ def inbreast(
 
     check_output_file(output)
     rule = _rule(benign, malignant)
-    with counting("Reading") as progress:
+    with describing(in_logs=False) as progress:
         found = manifest(
             root.resolve(),
             _masks_folder(masks, output),
@@ -96,10 +96,10 @@ def inbreast(
     _write(output, found.rows, found.left_out)
 
 
-@app.command("cbis-ddsm")
+@datasets_app.command("cbis-ddsm")
 def cbis_ddsm(
     root: Annotated[Path, typer.Argument(help="Folder with the ..._case_description_..._set.csv and the images.")],
-    output: OutputOption,
+    output: ManifestFileOption,
     masks: MasksOption = None,
     kind: Annotated[
         Literal["all", "mass", "calcification"], typer.Option(help="Masses, calcifications or both.")
@@ -109,14 +109,14 @@ def cbis_ddsm(
     assessment: AssessmentOption = False,
 ) -> None:
     """CBIS-DDSM: digitised film mammograms with outlined lesions; pathology as truth."""
-    from radllm_backend.datasets.cbis_ddsm import KINDS, describe, find_tables, manifest
+    from radllm_backend.datasets.cbis_ddsm import ABNORMALITY_TYPES, find_tables, manifest, tabulate
 
     check_output_file(output)
-    kinds = KINDS if kind == _ALL else (kind,)
+    kinds = ABNORMALITY_TYPES if kind == _ALL else (kind,)
     if tables_only:
-        _write(output, describe(find_tables(root.resolve()), kinds=kinds, assessment=assessment), [])
+        _write(output, tabulate(find_tables(root.resolve()), kinds=kinds, assessment=assessment), [])
         return
-    with counting("Reading") as progress:
+    with describing(in_logs=False) as progress:
         found = manifest(
             root.resolve(),
             _masks_folder(masks, output),
@@ -128,10 +128,10 @@ def cbis_ddsm(
     _write(output, found.rows, found.left_out)
 
 
-@app.command("breast-us")
+@datasets_app.command("breast-us")
 def breast_us(
     root: Annotated[Path, typer.Argument(help="Folder with cases.csv and the folder images.")],
-    output: OutputOption,
+    output: ManifestFileOption,
     tables_only: TablesOnlyOption = False,
     descriptors: DescriptorsOption = False,
     assessment: AssessmentOption = False,
@@ -149,10 +149,10 @@ def breast_us(
     _write(output, rows, [])
 
 
-@app.command("manifest")
+@datasets_app.command("manifest")
 def own_manifest(
     file: Annotated[Path, typer.Argument(help="Your own CSV with the columns image and mask.")],
-    output: OutputOption,
+    output: ManifestFileOption,
     target: Annotated[
         str | None, typer.Option(help="Column that says benign or malignant; 'label' where there is one.")
     ] = None,
@@ -167,7 +167,7 @@ def own_manifest(
     _write(output, check_manifest(file.resolve(), target, group), [])
 
 
-@app.command()
+@datasets_app.command()
 def phantoms(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images and masks.")],
 ) -> None:
@@ -203,7 +203,7 @@ def _masks_folder(given: Path | None, output: Path) -> Path:
 
 
 def _rule(benign: str, malignant: str) -> LabelRule:
-    from radllm_backend.datasets.collecting import LabelRule
+    from radllm_backend.datasets.birads import LabelRule
 
     return LabelRule(benign=_words(benign), malignant=_words(malignant))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radllm_backend.cli.support import check_output_file, check_output_folder, counting
+from radllm_backend.cli.support import check_output_file, check_output_folder, describing
 from radllm_backend.errors import RadllmError
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ MaskArgument = Annotated[Path, typer.Argument(help="Mask: NRRD, .seg.nrrd, NIfTI
 LabelOption = Annotated[int | None, typer.Option(help="The lesion's value in a mask with several labels.")]
 SegmentOption = Annotated[str | None, typer.Option(help="The lesion's segment in a .seg.nrrd, by name or ID.")]
 SpacingOption = Annotated[str | None, typer.Option(help="Millimetres per pixel where the image has none: 0.07 or x;y.")]
-ModalityOption = Annotated[str | None, typer.Option(help="MG, US, CT or MR where the image does not say it.")]
+ImageModalityOption = Annotated[str | None, typer.Option(help="MG, US, CT or MR where the image does not say it.")]
 ResampleOption = Annotated[bool, typer.Option("--resample", help="Bring a mask on another grid to the image's.")]
 SeriesOption = Annotated[str | None, typer.Option(help="Series instance UID in a folder with several.")]
 ModelOption = Annotated[str, typer.Option(help="A shipped model's name or the folder of a trained one.")]
-BaseOption = Annotated[str | None, typer.Option(help="Base model: a name, a pulled hub name or a folder.")]
+LocatedBaseOption = Annotated[str | None, typer.Option(help="Base model: a name, a pulled hub name or a folder.")]
 DescriptorOption = Annotated[
     list[str] | None, typer.Option("--descriptor", help="What the radiologist sees: mass_shape=oval; repeatable.")
 ]
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the ``radllm`` command."""
     app.command()(classify)
     app.command()(describe)
-    app.command()(verify)
+    app.command("verify")(verify_prediction)
     app.command("extract")(extract_command)
 
 
@@ -47,11 +47,11 @@ def classify(
     label: LabelOption = None,
     segment: SegmentOption = None,
     spacing: SpacingOption = None,
-    modality: ModalityOption = None,
+    modality: ImageModalityOption = None,
     every: Annotated[bool, typer.Option("--all", help="Every label or segment, each in a folder of its own.")] = False,
     resample: ResampleOption = False,
     series: SeriesOption = None,
-    base_model: BaseOption = None,
+    base_model: LocatedBaseOption = None,
     descriptor: DescriptorOption = None,
     confidence: ConfidenceOption = 0.8,
     stable: Annotated[
@@ -116,7 +116,7 @@ def describe(
     model: Annotated[str, typer.Option(help="A shipped model's name or the folder of a trained one.")] = (
         "mammo-descriptors"
     ),
-    base_model: BaseOption = None,
+    base_model: LocatedBaseOption = None,
     confidence: ConfidenceOption = 0.8,
 ) -> None:
     """Classify a lesion by the radiologist's descriptors alone: prediction.json, features.csv and both reports."""
@@ -136,7 +136,7 @@ def describe(
     show_prediction(prediction, output / "report.html")
 
 
-def verify(
+def verify_prediction(
     record: Annotated[Path, typer.Argument(metavar="PREDICTION.json", help="What radllm classify wrote.")],
     image: ImageArgument,
     mask: MaskArgument,
@@ -146,16 +146,15 @@ def verify(
     label: LabelOption = None,
     segment: SegmentOption = None,
     spacing: SpacingOption = None,
-    modality: ModalityOption = None,
+    modality: ImageModalityOption = None,
     resample: ResampleOption = False,
     series: SeriesOption = None,
-    base_model: BaseOption = None,
+    base_model: LocatedBaseOption = None,
 ) -> None:
     """Repeat a prediction from its prediction.json: match, or the first thing that differs."""
     from radllm_backend.imaging.lesion import Lesion
     from radllm_backend.models.model import Model
-    from radllm_backend.models.verification import model_of, read_prediction
-    from radllm_backend.models.verification import verify as repeat
+    from radllm_backend.models.verification import model_of, read_prediction, repeat
 
     recorded = read_prediction(record)
     chosen = Model.load(model or model_of(recorded), base_model)
@@ -177,7 +176,7 @@ def extract_command(
     label: LabelOption = None,
     segment: SegmentOption = None,
     spacing: SpacingOption = None,
-    modality: ModalityOption = None,
+    modality: ImageModalityOption = None,
     resample: ResampleOption = False,
     series: SeriesOption = None,
 ) -> None:
@@ -193,7 +192,7 @@ def extract_command(
     if manifest is not None:
         if image is not None:
             raise RadllmError("An image and a manifest were given: give one of them.")
-        with counting("Extracting") as progress:
+        with describing(in_logs=False) as progress:
             rows = extract_manifest(manifest, chosen, progress)
         write_table(output, rows)
         typer.echo(f"{len(rows)} lesions with {len(rows[0][1].values)} features each: {output}")

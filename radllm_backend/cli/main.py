@@ -10,19 +10,19 @@ import typer
 
 from radllm_backend import __version__
 from radllm_backend.cli import batch as cli_batch
-from radllm_backend.cli import datasets as cli_datasets
 from radllm_backend.cli import lesions as cli_lesions
 from radllm_backend.cli import reproduce as cli_reproduce
 from radllm_backend.cli import server as cli_server
 from radllm_backend.cli import studies as cli_studies
-from radllm_backend.cli.lesions import BaseOption, ConfidenceOption
-from radllm_backend.cli.support import check_output_file, counting
+from radllm_backend.cli.datasets import datasets_app
+from radllm_backend.cli.lesions import ConfidenceOption, LocatedBaseOption
+from radllm_backend.cli.support import check_output_file, describing
 from radllm_backend.errors import RadllmError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 models_app = typer.Typer(help="Base models: the LLaMA-family weights under the classifiers.")
 app.add_typer(models_app, name="models")
-app.add_typer(cli_datasets.app, name="dataset")
+app.add_typer(datasets_app, name="dataset")
 cli_lesions.register(app)
 cli_studies.register(app)
 cli_batch.register(app)
@@ -76,7 +76,7 @@ def predict(
     model: Annotated[str, typer.Argument(help="A shipped model's name or the folder of a trained one.")],
     table: Annotated[Path, typer.Argument(help="CSV that radllm extract --manifest wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="CSV file for the predictions.")],
-    base_model: BaseOption = None,
+    base_model: LocatedBaseOption = None,
     confidence: ConfidenceOption = 0.8,
 ) -> None:
     """Predict every row of a feature table."""
@@ -90,7 +90,7 @@ def predict(
     chosen = Model.load(model, base_model)
     lesions = read_table(table)
     chosen.require(lesions.features, lesions.name)
-    with counting("Predicting") as progress:
+    with describing(in_logs=False) as progress:
         predictions = chosen.predict_many(lesions.rows(), progress=progress, confidence=confidence)
     write_csv(output, prediction_rows(lesions.lesions(), predictions))
     typer.echo(f"{len(predictions)} predictions: {output}\n{predictions[0].notice}")
@@ -135,7 +135,7 @@ def pull(
     """Fetch a base model, verify it, and convert it once."""
     from radllm_backend.language.base_models import pull as pull_base
 
-    base = pull_base(name, wheelhouse=wheelhouse, progress=lambda sentence: typer.echo(sentence, err=True))
+    base = pull_base(name, wheelhouse=wheelhouse, progress=lambda sentence, done: typer.echo(sentence, err=True))
     typer.echo(f"The base model {base.name} is ready.")
 
 

@@ -53,7 +53,7 @@ def ra2025(
     seed: SeedOption = 0,
 ) -> None:
     """Ra et al. 2025: VinDr-Mammo, then INbreast after adaptation; the same command goes on where it was."""
-    from radllm_backend.datasets.collecting import PAPER_RULE, LabelRule
+    from radllm_backend.datasets.birads import PAPER_RULE, LabelRule
     from radllm_backend.language.base_models import locate
     from radllm_backend.learning.fit import parse_options
     from radllm_backend.learning.reproduction import Protocol, reproduce

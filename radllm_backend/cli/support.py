@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import typer
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.language import distributed
+from radllm_backend.records import Progress, say_nothing
 
 
 def check_output_folder(folder: Path) -> None:
@@ -31,35 +32,28 @@ def check_output_file(file: Path) -> None:
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for (done, total) on standard error."""
-    from radllm_backend.cli.console import progress_bar
-
-    with progress_bar() as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def describing() -> Iterator[Callable[[str, float], None]]:
-    """What is happening now, on standard error: a progress bar on a terminal, a line an epoch in a log.
+def describing(*, in_logs: bool = True) -> Iterator[Progress]:
+    """What is happening now, on standard error: a progress bar on a terminal, a line a step in a log.
 
     Of several processes that share the work, the main one tells.
+
+    Args:
+        in_logs: whether there is anything to say where standard error is no terminal, as of work that takes hours.
     """
     from radllm_backend.cli.console import progress_bar
 
     if not distributed.is_main():
-        yield lambda what, done: None
+        yield say_nothing
         return
     if not sys.stderr.isatty():
-        yield _log_each_epoch()
+        yield _log_each_step() if in_logs else say_nothing
         return
     with progress_bar() as bar:
         task = bar.add_task("Starting", total=1.0)
         yield lambda what, done: bar.update(task, description=what, completed=done)
 
 
-def _log_each_epoch() -> Callable[[str, float], None]:
+def _log_each_step() -> Progress:
     seen: set[str] = set()
 
     def log(what: str, done: float) -> None:

@@ -17,15 +17,15 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from radllm_backend.datasets.collecting import Header, Manifest, UnusableLesionError, collect, image_header
-from radllm_backend.datasets.manifest import Progress
 from radllm_backend.datasets.masks import Size, write_scaled
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import PREFIX, canonical
 from radllm_backend.features.table import read_rows
 from radllm_backend.imaging.image_files import read_mask
+from radllm_backend.records import Progress
 
-Kind = Literal["mass", "calcification"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+AbnormalityType = Literal["mass", "calcification"]
+ABNORMALITY_TYPES: tuple[AbnormalityType, ...] = get_args(AbnormalityType)
 
 _TABLES = "*_case_description_*_set.csv"
 _IMAGE, _CROP, _ROI = "image file path", "cropped image file path", "ROI mask file path"
@@ -68,8 +68,8 @@ def find_tables(root: Path) -> list[Path]:
     return tables
 
 
-def describe(
-    tables: Sequence[Path], *, kinds: Collection[Kind] = KINDS, assessment: bool = False
+def tabulate(
+    tables: Sequence[Path], *, kinds: Collection[AbnormalityType] = ABNORMALITY_TYPES, assessment: bool = False
 ) -> list[dict[str, str]]:
     """The lesions as the radiologist described them, without images: one row an abnormality in a view.
 
@@ -95,7 +95,7 @@ def manifest(
     masks: Path,
     *,
     tables: Sequence[Path] = (),
-    kinds: Collection[Kind] = KINDS,
+    kinds: Collection[AbnormalityType] = ABNORMALITY_TYPES,
     descriptors: bool = False,
     assessment: bool = False,
     progress: Progress | None = None,
@@ -110,14 +110,14 @@ def manifest(
     Args:
         root: the folder ``CBIS-DDSM`` or the one above it, with one folder a patient, side, view and abnormality.
         masks: folder for the scaled masks, made if missing.
-        tables: as in `describe`; by default those in `root`.
-        kinds: masses, calcifications or both. A split over both can have a patient in both parts: see `describe`.
+        tables: as in `tabulate`; by default those in `root`.
+        kinds: masses, calcifications or both. A split over both can have a patient in both parts: see `tabulate`.
         descriptors: with what the radiologist says of the lesion (`descriptors.VOCABULARIES`).
         assessment: with ``birads_assessment`` among these.
-        progress: told how many lesions are done, and of how many.
+        progress: told after each lesion.
 
     Raises:
-        RadllmError: as `describe`; no lesion can be used.
+        RadllmError: as `tabulate`; no lesion can be used.
     """
     wanted = _abnormalities(tables or find_tables(root), kinds, assessment)
     images = root / "CBIS-DDSM" if (root / "CBIS-DDSM").is_dir() else root
@@ -125,7 +125,7 @@ def manifest(
     return collect(root, wanted, lambda one: one.lesion, row, progress)
 
 
-def _abnormalities(tables: Sequence[Path], kinds: Collection[Kind], assessment: bool) -> list[_Abnormality]:
+def _abnormalities(tables: Sequence[Path], kinds: Collection[AbnormalityType], assessment: bool) -> list[_Abnormality]:
     named = {**_DESCRIPTORS, **({"birads_assessment": ("assessment",)} if assessment else {})}
     found = [_abnormality(cells, named, table.name) for table in tables for cells in read_rows(table, _COLUMNS)]
     return [one for one in found if one.descriptors[f"{PREFIX}lesion_type"] in kinds]

@@ -16,18 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.parsers.expat import ExpatError
 
-from radllm_backend.datasets.collecting import (
-    PAPER_RULE,
-    LabelRule,
-    Manifest,
-    UnusableLesionError,
-    collect,
-    image_header,
-)
-from radllm_backend.datasets.manifest import Progress
+from radllm_backend.datasets.birads import PAPER_RULE, LabelRule
+from radllm_backend.datasets.collecting import Manifest, UnusableLesionError, collect, image_header
 from radllm_backend.datasets.masks import Size, write_contour
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import PREFIX, canonical
+from radllm_backend.records import Progress
 
 TABLE = "INbreast.csv"
 _COLUMNS = ("Laterality", "View", "File Name", "ACR", "Bi-Rads")
@@ -76,7 +70,7 @@ def manifest(
         findings: only regions with one of these names, in any case, plural or not; empty for all (thousands are
             single calcifications).
         descriptors: with what the radiologist says of lesion and breast (`descriptors.VOCABULARIES`).
-        progress: told how many regions are done, and of how many.
+        progress: told after each region.
 
     Raises:
         RadllmError: the layout is another one, a file is malformed, or no region can be used.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,11 @@ from radllm_backend.features.names import is_canonical
 from radllm_backend.features.table import EXTRACTION, LESION, FeatureTable, read_rows
 from radllm_backend.files import write_atomically
 from radllm_backend.imaging.lesion import Lesion, parse_spacing
-from radllm_backend.records import MODALITIES, Features
+from radllm_backend.records import MODALITIES, Features, Progress
 
 FILE_COLUMNS = ("image", "mask", "mask_label", "segment", "spacing_mm", "modality")
 """Columns that say how to read a lesion (only the first two are required); they do not go into the feature table."""
 
-Progress = Callable[[int, int], None]
 Extracted = list[tuple[dict[str, str], Features]]
 """Each lesion's other columns (lesion, label, patient, ...) with its features."""
 
@@ -44,12 +42,12 @@ def extract_manifest(path: Path, settings: Settings, progress: Progress | None =
     extracted = []
     for number, row in enumerate(rows, start=1):
         try:
-            features = extract(read_lesion(row, path.parent), settings)
+            features = extract(lesion_of_row(row, path.parent), settings)
         except RadllmError as error:
             raise RadllmError(f"Line {number + 1} of {path.name}: {error}") from error
         extracted.append((_other_columns(row, number), features))
         if progress:
-            progress(number, len(rows))
+            progress("Extracting features", number / len(rows))
     return extracted
 
 
@@ -81,11 +79,11 @@ def extract_usable(
         except RadllmError as error:
             left_out.append(f"{others[LESION]}: {error}")
         if progress:
-            progress(number, len(rows))
+            progress("Extracting features", number / len(rows))
     return extracted, left_out
 
 
-def read_lesion(row: dict[str, str], folder: Path) -> Lesion:
+def lesion_of_row(row: dict[str, str], folder: Path) -> Lesion:
     """The lesion of one manifest row."""
     return Lesion.from_files(
         folder / row["image"],
@@ -115,7 +113,7 @@ def _kept_or_extracted(row: dict[str, str], folder: Path, settings: Settings, ke
     try:
         return Features.model_validate_json(file.read_bytes())
     except (OSError, ValidationError):  # not yet, or damaged
-        features = extract(read_lesion(row, folder), settings)
+        features = extract(lesion_of_row(row, folder), settings)
         write_atomically(file, features.model_dump_json())
         return features
 

@@ -21,7 +21,7 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.files import write_atomically
 from radllm_backend.imaging.image_files import read_image
 
-Kind = Literal["box", "grown", "contour", "scaled"]
+DrawnKind = Literal["box", "grown", "contour", "scaled"]
 """How a mask came about."""
 
 _GROWING = "grown 1"  # another number makes every mask of an older rule anew
@@ -63,16 +63,16 @@ def clipped_box(corners: Sequence[float], size: Size) -> Box:
     return box
 
 
-def write_box(path: Path, size: Size, box: Box) -> Kind:
+def write_box(path: Path, size: Size, box: Box) -> DrawnKind:
     """Write a mask of all pixels of a box; RadllmError where it cannot be written."""
 
-    def drawn() -> tuple[Image.Image, Kind]:
+    def drawn() -> tuple[Image.Image, DrawnKind]:
         return _box_mask(size, box), "box"
 
     return _written_once(path, f"box {_numbers(box)} of {_numbers(size)}", drawn)
 
 
-def write_grown(path: Path, image: Path, size: Size, box: Box) -> Kind:
+def write_grown(path: Path, image: Path, size: Size, box: Box) -> DrawnKind:
     """Write a mask of the bright lesion inside a box, or of the box itself where none stands out.
 
     The part of the image in the box is smoothed (recursive Gaussian, sigma 2% of the box's shorter side, at least one
@@ -92,7 +92,7 @@ def write_grown(path: Path, image: Path, size: Size, box: Box) -> Kind:
         RadllmError: the mask cannot be written.
     """
 
-    def drawn() -> tuple[Image.Image, Kind]:
+    def drawn() -> tuple[Image.Image, DrawnKind]:
         inside = _grown(_part(image, size, box))
         if inside is None:
             return _box_mask(size, box), "box"
@@ -103,7 +103,7 @@ def write_grown(path: Path, image: Path, size: Size, box: Box) -> Kind:
     return _written_once(path, f"{_GROWING} in box {_numbers(box)} of {_numbers(size)}", drawn)
 
 
-def write_contour(path: Path, size: Size, points: Sequence[tuple[float, float]]) -> Kind:
+def write_contour(path: Path, size: Size, points: Sequence[tuple[float, float]]) -> DrawnKind:
     """Write a mask of the pixels inside a closed contour or on it, as far as they lie in the image.
 
     Args:
@@ -116,7 +116,7 @@ def write_contour(path: Path, size: Size, points: Sequence[tuple[float, float]])
         RadllmError: the mask cannot be written.
     """
 
-    def drawn() -> tuple[Image.Image, Kind]:
+    def drawn() -> tuple[Image.Image, DrawnKind]:
         mask = _empty(size)
         ImageDraw.Draw(mask).polygon(list(points), fill=1)
         return mask, "contour"
@@ -125,7 +125,7 @@ def write_contour(path: Path, size: Size, points: Sequence[tuple[float, float]])
     return _written_once(path, f"contour with SHA-256 {shape} in {_numbers(size)}", drawn)
 
 
-def write_scaled(path: Path, mask: NDArray[np.bool_], size: Size, source: str) -> Kind:
+def write_scaled(path: Path, mask: NDArray[np.bool_], size: Size, source: str) -> DrawnKind:
     """Write a mask that shows the image's field of view in another size, in the image's (nearest neighbour).
 
     Args:
@@ -139,13 +139,13 @@ def write_scaled(path: Path, mask: NDArray[np.bool_], size: Size, source: str) -
         RadllmError: the mask cannot be written.
     """
 
-    def drawn() -> tuple[Image.Image, Kind]:
+    def drawn() -> tuple[Image.Image, DrawnKind]:
         return Image.fromarray(mask).resize((size.columns, size.rows), Image.Resampling.NEAREST), "scaled"
 
     return _written_once(path, f"{source} of {_numbers(mask.shape)} as {_numbers(size)}", drawn)
 
 
-def _written_once(path: Path, recipe: str, drawn: Callable[[], tuple[Image.Image, Kind]]) -> Kind:
+def _written_once(path: Path, recipe: str, drawn: Callable[[], tuple[Image.Image, DrawnKind]]) -> DrawnKind:
     """Write what `drawn` returns, unless the file holds a mask of this recipe already; return the mask's kind."""
     if kept := _kind_of(path, recipe):
         return kept
@@ -171,7 +171,7 @@ def _make_folder(masks: Path) -> None:
         raise RadllmError(f"The folder {masks.name} cannot be made: choose another for the masks.") from error
 
 
-def _kind_of(path: Path, recipe: str) -> Kind | None:
+def _kind_of(path: Path, recipe: str) -> DrawnKind | None:
     """How the mask in a file came about, if it is one of this recipe."""
     try:
         with Image.open(path, formats=["PNG"]) as picture:

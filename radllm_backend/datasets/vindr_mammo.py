@@ -15,19 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from radllm_backend.datasets.collecting import (
-    PAPER_RULE,
-    LabelRule,
-    Manifest,
-    UnusableLesionError,
-    collect,
-    image_header,
-)
-from radllm_backend.datasets.manifest import Progress
-from radllm_backend.datasets.masks import Kind, Size, clipped_box, write_box, write_grown
+from radllm_backend.datasets.birads import PAPER_RULE, LabelRule
+from radllm_backend.datasets.collecting import Manifest, UnusableLesionError, collect, image_header
+from radllm_backend.datasets.masks import DrawnKind, Size, clipped_box, write_box, write_grown
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import PREFIX, canonical
 from radllm_backend.features.table import read_rows
+from radllm_backend.records import Progress
 
 MaskKind = Literal["grown", "box"]
 
@@ -73,7 +67,7 @@ def manifest(
         rule: which BI-RADS categories are benign and which malignant.
         categories: only findings of one of these (``Mass``, ``Suspicious Calcification`` ...); empty for all.
         descriptors: with what the radiologist says of lesion and breast (`descriptors.VOCABULARIES`).
-        progress: told how many findings are done, and of how many.
+        progress: told after each finding.
 
     Raises:
         RadllmError: the layout is another one, the table is malformed, or no finding can be used.
@@ -156,7 +150,7 @@ def _descriptors(finding: _Finding) -> dict[str, str]:
     }
 
 
-def _write_mask(path: Path, image: Path, corners: list[float], mask: MaskKind) -> Kind:
+def _write_mask(path: Path, image: Path, corners: list[float], mask: MaskKind) -> DrawnKind:
     header = image_header(image)
     size = Size(header.rows, header.columns)
     box = clipped_box(corners, size)

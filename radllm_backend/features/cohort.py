@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.names import depends_on_spacing
 from radllm_backend.features.table import FeatureTable
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int_]
 
 
 def _no_categories() -> NDArray[np.str_]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-Settings = dict[str, Any]
+SettingSection = dict[str, Any]
 """PyRadiomics' ``setting`` section with its defaults, and what an image type adds to it."""
 Prepare = Callable[[sitk.Image], sitk.Image]
 
@@ -100,7 +100,7 @@ def _as_it_is(image: sitk.Image) -> sitk.Image:
     return image
 
 
-def margin_of(image_type: str, settings: Settings, spacing: tuple[float, ...]) -> Margin | None:
+def margin_of(image_type: str, settings: SettingSection, spacing: tuple[float, ...]) -> Margin | None:
     """How far a filter looks; None where that is not known, so that it needs the whole image.
 
     Args:
@@ -120,7 +120,7 @@ def margin_of(image_type: str, settings: Settings, spacing: tuple[float, ...]) -
     return None
 
 
-def _wavelet_voxels(settings: Settings, dimension: int) -> tuple[int, ...]:
+def _wavelet_voxels(settings: SettingSection, dimension: int) -> tuple[int, ...]:
     import pywt
 
     levels = settings.get("level", 1) + settings.get("start_level", 0)
@@ -133,7 +133,7 @@ def _wavelet_voxels(settings: Settings, dimension: int) -> tuple[int, ...]:
 
 
 def source_of(
-    image: sitk.Image, mask: sitk.Image, box: tuple[int, ...], settings: Settings, *, min_max: bool
+    image: sitk.Image, mask: sitk.Image, box: tuple[int, ...], settings: SettingSection, *, min_max: bool
 ) -> Source:
     """The image as PyRadiomics' settings prepare it: scaled, normalised, resampled.
 
@@ -172,7 +172,7 @@ def _box(mask: sitk.Image) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return box[: len(box) // 2], box[len(box) // 2 :]
 
 
-def _preparation(image: sitk.Image, settings: Settings, min_max: bool) -> Prepare:
+def _preparation(image: sitk.Image, settings: SettingSection, min_max: bool) -> Prepare:
     """What makes of any part of the image what it is in the whole image, scaled and normalised."""
     scaled = _scaling(image, min_max)
     if not settings.get("normalize"):

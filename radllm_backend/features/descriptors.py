@@ -229,14 +229,9 @@ def parse_descriptors(assignments: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def display_name(descriptor: str) -> str:
+def descriptor_name(descriptor: str) -> str:
     """The words for a descriptor: ``mass_shape`` is 'Mass Shape'; RadllmError for an unknown one."""
     return _vocabulary(descriptor).title
-
-
-def is_descriptor(column: str) -> bool:
-    """Whether a table's column is a known descriptor's."""
-    return column.startswith(PREFIX) and column.removeprefix(PREFIX) in VOCABULARIES
 
 
 def indicators(descriptors: Sequence[str], categories: NDArray[np.str_]) -> NDArray[np.float64]:
@@ -258,7 +253,7 @@ def indicators(descriptors: Sequence[str], categories: NDArray[np.str_]) -> NDAr
 
 def indicator_names(descriptors: Sequence[str]) -> list[str]:
     """The columns of `indicators`: 'Mass Shape: oval'."""
-    return [f"{display_name(name)}: {term}" for name in descriptors for term in VOCABULARIES[name].terms]
+    return [f"{descriptor_name(name)}: {term}" for name in descriptors for term in VOCABULARIES[name].terms]
 
 
 def _flags(descriptor: str, text: str) -> list[bool]:

@@ -176,7 +176,7 @@ def measure(
                 extractor.settings,
                 min_max=chosen.intensity == "min-max",
             )
-            result = pyradiomics.measure(source, extractor.settings, shape, jobs)
+            result = pyradiomics.feature_values(source, extractor.settings, shape, jobs)
         except (ValueError, RuntimeError, IndexError) as error:
             raise RadllmError(f"PyRadiomics cannot measure this lesion ({_reason(error)}): check its mask.") from error
     values = {name: _number(value) for name, value in result.items()}

@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from radllm_backend.features.cropping import Settings, Source, margin_of
+from radllm_backend.features.cropping import SettingSection, Source, margin_of
 from radllm_backend.features.filters import laplacian_of_gaussian
 from radllm_backend.features.mesh import mesh_coefficients
 
@@ -43,7 +43,7 @@ class Job:
 
     image_type: str
     """PyRadiomics' name of the filter."""
-    settings: Settings
+    settings: SettingSection
     wanted: Mapping[str, Wanted]
     """By the filtered image's name, such as ``wavelet-LH``."""
 
@@ -89,7 +89,7 @@ def _wanted(image: str, enabled: Wanted, features: frozenset[str] | None) -> Wan
     return wanted
 
 
-def _filters(extractor: Any, dimension: int) -> Iterator[tuple[str, Settings, list[str]]]:
+def _filters(extractor: Any, dimension: int) -> Iterator[tuple[str, SettingSection, list[str]]]:
     """Image type, its settings and the names of its images; one sigma of the Laplacian of Gaussian at a time."""
     for image_type, own in extractor.enabledImagetypes.items():
         settings = {**extractor.settings, **(own or {})}
@@ -101,7 +101,7 @@ def _filters(extractor: Any, dimension: int) -> Iterator[tuple[str, Settings, li
             yield image_type, settings, _images(image_type, settings, dimension)
 
 
-def _images(image_type: str, settings: Settings, dimension: int) -> list[str]:
+def _images(image_type: str, settings: SettingSection, dimension: int) -> list[str]:
     if image_type == "Wavelet":
         axes = dimension - bool(settings.get("force2D"))
         bands = ["".join(letters) for letters in product("LH", repeat=axes)]
@@ -113,7 +113,7 @@ def _images(image_type: str, settings: Settings, dimension: int) -> list[str]:
     return [_ONE_IMAGE[image_type]]
 
 
-def measure(source: Source, settings: Settings, shape: Wanted, jobs: list[Job]) -> dict[str, Any]:
+def feature_values(source: Source, settings: SettingSection, shape: Wanted, jobs: list[Job]) -> dict[str, Any]:
     """PyRadiomics' values by its names, in its order.
 
     Args:
@@ -141,7 +141,7 @@ def measure(source: Source, settings: Settings, shape: Wanted, jobs: list[Job]) 
     return values
 
 
-def _checked(mask: sitk.Image, settings: Settings) -> NDArray[np.int64]:
+def _checked(mask: sitk.Image, settings: SettingSection) -> NDArray[np.int64]:
     """First and last index of the box along x, y (, z), after PyRadiomics' checks, without its statistics."""
     size = np.array(mask.GetSize())
     axes, least = int((size > 1).sum()), settings.get("minimumROIDimensions", 2)
@@ -173,7 +173,7 @@ def _filtered(source: Source, job: Job) -> Iterator[tuple[str, sitk.Image]]:
             yield name, region.cut(image)
 
 
-def _shape(image: sitk.Image, mask: sitk.Image, settings: Settings, wanted: Wanted) -> dict[str, Any]:
+def _shape(image: sitk.Image, mask: sitk.Image, settings: SettingSection, wanted: Wanted) -> dict[str, Any]:
     """As PyRadiomics: of a volume, or of a single slice."""
     values: dict[str, Any] = {}
     flat = mask.GetDimension() == 2
@@ -184,12 +184,14 @@ def _shape(image: sitk.Image, mask: sitk.Image, settings: Settings, wanted: Want
     return values
 
 
-def _is_forced_flat(image: sitk.Image, settings: Settings) -> bool:
+def _is_forced_flat(image: sitk.Image, settings: SettingSection) -> bool:
     """Whether PyRadiomics measures the 2D shape in a volume (it takes the axes in the opposite order here)."""
     return bool(settings.get("force2D")) and image.GetSize()[settings.get("force2Ddimension", 0)] > 1
 
 
-def _intensities(image: sitk.Image, mask: sitk.Image, name: str, settings: Settings, wanted: Wanted) -> dict[str, Any]:
+def _intensities(
+    image: sitk.Image, mask: sitk.Image, name: str, settings: SettingSection, wanted: Wanted
+) -> dict[str, Any]:
     """First-order and texture features of one image, which is discretised once for all of them."""
     values: dict[str, Any] = {}
     own = {**settings, _BINNED: []}

@@ -16,10 +16,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import FloatArray
 
-FloatArray = NDArray[np.float64]
 Relevance = Literal["F statistic", "mutual information"]
-Method = Literal["mrmr", "mrmr-mi", "l1", "all"]
+SelectionMethod = Literal["mrmr", "mrmr-mi", "l1", "all"]
 _NEARLY_CONSTANT = 1e-9
 _SMALLEST_REDUNDANCY = 1e-3
 
@@ -146,7 +146,7 @@ class RadiomicsSelector(SelectorMixin, BaseEstimator):
 
     def __init__(
         self,
-        method: Method = "mrmr",
+        method: SelectionMethod = "mrmr",
         count: int = 8,
         correlation: float | None = 0.95,
         missing: float = 0.2,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.features.descriptors import PREFIX, canonical, display_name
+from radllm_backend.features.descriptors import PREFIX, canonical, descriptor_name
 from radllm_backend.features.names import is_canonical
 from radllm_backend.files import write_atomically
 from radllm_backend.records import Extraction, Features
@@ -218,7 +218,7 @@ def _value(cell: str, name: str, table: str, line: int) -> float:
 def _descriptor(column: str, table: str) -> str:
     name = column.removeprefix(PREFIX)
     try:
-        display_name(name)
+        descriptor_name(name)
     except RadllmError as error:
         raise RadllmError(f"{table} has a column '{column[:60]}': {error}") from error
     return name

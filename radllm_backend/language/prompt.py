@@ -31,7 +31,7 @@ _INSTRUCTION = "Classify benign or malignant of this {modality} based on given {
 _FEATURES, _DESCRIPTORS = "standardized radiomic features", "radiological findings"
 _MEASURED = " The '{name}' feature is measured at {value}."
 _GIVEN = " The '{name}' is {value}."
-_QUANTILES = 101
+QUANTILES = 101
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class PromptTemplate:
         for feature in self.features:
             display_name(feature)
         for descriptor in self.descriptors:
-            vocabularies.display_name(descriptor)
+            vocabularies.descriptor_name(descriptor)
         if self.style not in get_args(PromptStyle):
             raise RadllmError(
                 f"There is no prompt style '{str(self.style)[:40]}': use {', '.join(get_args(PromptStyle))}."
@@ -99,7 +99,7 @@ class PromptTemplate:
         if not value:
             return ""
         generic = self.style == "generic"
-        name = _numbered(len(self.features) + position) if generic else vocabularies.display_name(descriptor)
+        name = _numbered(len(self.features) + position) if generic else vocabularies.descriptor_name(descriptor)
         return _GIVEN.format(name=name, value=value)
 
     def _check_counts(self, values: int, categories: int) -> None:
@@ -111,7 +111,7 @@ class PromptTemplate:
     def _check_quantiles(self) -> None:
         if len(self.quantiles) != len(self.features) or not all(map(_are_quantiles, self.quantiles)):
             raise RadllmError(
-                f"A prompt of findings needs {_QUANTILES} rising training quantiles a feature: train the model anew."
+                f"A prompt of findings needs {QUANTILES} rising training quantiles a feature: train the model anew."
             )
 
 
@@ -132,4 +132,4 @@ def _numbered(position: int) -> str:
 
 
 def _are_quantiles(row: Sequence[float]) -> bool:
-    return len(row) == _QUANTILES and all(map(math.isfinite, row)) and all(one <= next_ for one, next_ in pairwise(row))
+    return len(row) == QUANTILES and all(map(math.isfinite, row)) and all(one <= next_ for one, next_ in pairwise(row))

@@ -9,14 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import FloatArray
 from radllm_backend.features.cohort import Lesions
 from radllm_backend.features.descriptors import indicator_names, indicators
 from radllm_backend.features.selection import select_features, usable_columns
-from radllm_backend.language.prompt import PromptStyle, PromptTemplate
-
-FloatArray = NDArray[np.float64]
-QUANTILES = 101
-"""Training quantiles of a feature: the 0th to the 100th percentile."""
+from radllm_backend.language.prompt import QUANTILES, PromptStyle, PromptTemplate
 
 
 @dataclass(frozen=True)

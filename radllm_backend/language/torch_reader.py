@@ -22,6 +22,7 @@ from radllm_backend.language.base_models import BaseModelFolder, load_backbone, 
 from radllm_backend.language.linear import quicken_adapters
 from radllm_backend.language.packs import packs, prepare
 from radllm_backend.language.prompt import Pooling
+from radllm_backend.records import Progress
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Every linear layer of a LLaMA block."""
@@ -31,7 +32,6 @@ _GPU_BATCH = 32
 _PROMPTS_KEPT = 1024
 """Tokenised: what variants cost is asked before they are scored."""
 
-Progress = Callable[[int, int], None]
 """Called with (done, total) prompts."""
 
 
@@ -148,7 +148,7 @@ class PromptReader(nn.Module):
             yield from zip(texts[done:], states, strict=False)
             done += len(states)
             if progress:
-                progress(done, len(texts))
+                progress("Reading prompts", done / len(texts))
 
     def _passes(self, prompts: Sequence[list[int]]) -> list[Callable[[], list[Tensor]]]:
         """Each reads the next of the prompts."""

@@ -22,6 +22,7 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions, outer_folds, patients_by_class
 from radllm_backend.features.table import FeatureTable, modality_of
 from radllm_backend.files import read_json, write_atomically
@@ -32,9 +33,6 @@ from radllm_backend.learning.metrics import area_under_curve
 from radllm_backend.learning.provenance import hardware, make_work_folder, versions_used
 from radllm_backend.models.heads import log_odds
 from radllm_backend.records import Estimate, Record
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int_]
 
 ADAPTED, SCRATCH = "LoRA, adapted", "LoRA, from scratch"
 CLASSICAL = ("logistic regression", "random forest")

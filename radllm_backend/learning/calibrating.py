@@ -12,11 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_curve
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions, outer_folds, patients_by_class
 from radllm_backend.models.calibration import Calibration
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int_]
 
 _FOLDS = 5
 _SHARPEST = 100.0

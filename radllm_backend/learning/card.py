@@ -14,7 +14,7 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.features.cohort import Lesions
 from radllm_backend.features.extraction import Settings
 from radllm_backend.files import read_json, sha256_of
-from radllm_backend.language.prompt import TEMPLATE_VERSION
+from radllm_backend.language.prompt import QUANTILES, TEMPLATE_VERSION
 from radllm_backend.language.prompt_writer import PromptWriter
 from radllm_backend.learning.calibrating import fit_calibration, youden_threshold
 from radllm_backend.learning.contenders import NAMES
@@ -25,7 +25,6 @@ from radllm_backend.learning.provenance import hardware, versions_used
 from radllm_backend.learning.scorecard import Scorecard
 from radllm_backend.models.bundle import (
     ADAPTER,
-    QUANTILES,
     AdapterReference,
     BaseReference,
     Bundle,

@@ -24,6 +24,7 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions, outer_folds, patients_by_class
 from radllm_backend.features.descriptors import indicators
 from radllm_backend.features.selection import RadiomicsSelector
@@ -31,8 +32,6 @@ from radllm_backend.learning.calibrating import fit_calibration, youden_threshol
 from radllm_backend.models.calibration import Calibration
 from radllm_backend.models.heads import log_odds
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int_]
 Grid = Mapping[str, Sequence[Any]]
 """Values to try, by scikit-learn parameter name; the simplest first, because the first of equals is chosen."""
 

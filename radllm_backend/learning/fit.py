@@ -23,6 +23,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions, split_by_patient
 from radllm_backend.files import write_atomically
 from radllm_backend.language import distributed
@@ -33,8 +34,6 @@ from radllm_backend.language.torch_reader import AdapterShape, LoraClassifier, b
 from radllm_backend.learning.classical import select_by_inner_folds
 from radllm_backend.records import Record
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int_]
 Report = Callable[[str, float], None]
 """Called with what is happening now and how much of this fit is done (0..1)."""
 

@@ -16,12 +16,10 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.language.prompt import Pooling
 from radllm_backend.learning.classical import FUSIBLE, Chosen, choose
-from radllm_backend.models.heads import Embeddings, EstimatorHead, LinearHead, joined, log_odds
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int_]
+from radllm_backend.models.heads import EstimatorHead, HiddenStates, LinearHead, log_odds, side_by_side
 
 _WEIGHTS = np.linspace(0, 1, 21)
 _DESIGN, _EMBEDDING = "features", "embedding"
@@ -37,9 +35,9 @@ class Concatenation:
     chosen: Chosen
     """The fitted pipeline, what inner folds chose, and its inner out-of-fold scores."""
 
-    def logits(self, design: FloatArray, embeddings: Embeddings) -> FloatArray:
+    def logits(self, design: FloatArray, embeddings: HiddenStates) -> FloatArray:
         """Log-odds of lesions from their standardised features [lesions × columns] and hidden states."""
-        return log_odds(self.chosen.estimator, joined(design, embeddings[self.pooling]))
+        return log_odds(self.chosen.estimator, side_by_side(design, embeddings[self.pooling]))
 
     def head(self) -> LinearHead | EstimatorHead:
         """The same as a bundle keeps it."""
@@ -67,7 +65,7 @@ class Concatenation:
 def fit_concatenation(
     kind: str,
     design: FloatArray,
-    embeddings: Embeddings,
+    embeddings: HiddenStates,
     labels: IntArray,
     groups: NDArray[np.str_],
     inner_folds: int = 5,
@@ -84,7 +82,7 @@ def fit_concatenation(
     """
     fitted = []
     for pooling in get_args(Pooling):
-        columns = joined(design, embeddings[pooling])
+        columns = side_by_side(design, embeddings[pooling])
         estimator, grid = _pipeline(kind, design.shape[1], columns.shape)
         fitted.append(Concatenation(kind, pooling, choose(estimator, grid, columns, labels, groups, inner_folds, seed)))
     return max(fitted, key=lambda one: one.chosen.auc)

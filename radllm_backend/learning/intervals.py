@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
+from radllm_backend.features.arrays import FloatArray
 from radllm_backend.records import Estimate
 
-FloatArray = NDArray[np.float64]
 CONFIDENCE = 0.95
 
 

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from radllm_backend.features.arrays import FloatArray
 from radllm_backend.features.cohort import Lesions, split_by_patient
 from radllm_backend.learning.calibrating import fit_calibration, youden_threshold
 from radllm_backend.learning.classical import AVERAGED, Chosen, choose, logistic_regression
@@ -20,9 +20,7 @@ from radllm_backend.learning.fit import FittedModel, TrainingOptions
 from radllm_backend.learning.fusion import Concatenation, fit_concatenation, fit_weight
 from radllm_backend.learning.study import Fold, Verdict
 from radllm_backend.models.calibration import Calibration
-from radllm_backend.models.heads import Embeddings, Head, LinearHead, WeightedMean, weighted_mean
-
-FloatArray = NDArray[np.float64]
+from radllm_backend.models.heads import Head, HiddenStates, LinearHead, WeightedMean, weighted_mean
 
 
 @dataclass(frozen=True)
@@ -192,7 +190,7 @@ def calibrated(own: FloatArray, apart: Lesions, others: FloatArray) -> tuple[Flo
 
 
 def _concatenation(
-    fold: Fold, kind: str, inside: Embeddings, outside: Embeddings, with_features: bool = True
+    fold: Fold, kind: str, inside: HiddenStates, outside: HiddenStates, with_features: bool = True
 ) -> tuple[Concatenation, FloatArray]:
     """The fitted fusion, and its scores of the held-out lesions."""
     design, others = (fold.writer.design(lesions) for lesions in (fold.inside, fold.outside))

@@ -16,10 +16,9 @@ from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_curve
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.records import CalibrationBin, Estimate
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int_]
 Figure = TypeVar("Figure", float, FloatArray)
 
 NORMAL_QUANTILE = float(norm.ppf(0.975))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions
-from radllm_backend.features.descriptors import display_name
+from radllm_backend.features.descriptors import descriptor_name
 from radllm_backend.learning.calibrating import cross_fitted_probabilities
 from radllm_backend.learning.intervals import estimate, without_surplus
 from radllm_backend.learning.metrics import (
@@ -23,9 +23,6 @@ from radllm_backend.learning.metrics import (
 from radllm_backend.learning.scorecard import BOOTSTRAP_ROUNDS, Outcome
 from radllm_backend.models.bundle import CalibrationCheck, Performance, Subgroup
 from radllm_backend.records import Estimate
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int_]
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ def subgroups(judged: OutOfFold, lesions: Lesions, descriptor: str) -> list[Subg
             own = OutOfFold({name: scores[rows] for name, scores in judged.scores.items()}, judged.folds[rows])
             found.append(
                 Subgroup(
-                    name=f"{display_name(descriptor)}: {value or 'not given'}",
+                    name=f"{descriptor_name(descriptor)}: {value or 'not given'}",
                     lesions=len(part),
                     malignant=int(part.labels.sum()),
                     performance=performances(own, part),

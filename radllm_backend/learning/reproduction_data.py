@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from radllm_backend.datasets import inbreast, vindr_mammo
-from radllm_backend.datasets.collecting import PAPER_RULE, LabelRule, Manifest
-from radllm_backend.datasets.manifest import Progress, extract_usable
+from radllm_backend.datasets.birads import PAPER_RULE, LabelRule
+from radllm_backend.datasets.collecting import Manifest
+from radllm_backend.datasets.manifest import extract_usable
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import IntArray
 from radllm_backend.features.cohort import Lesions, split_by_patient
 from radllm_backend.features.extraction import load_settings
 from radllm_backend.features.table import FeatureTable, read_table, write_csv, write_table
 from radllm_backend.files import write_atomically
 from radllm_backend.records import Features
 
-IntArray = NDArray[np.int_]
 DataSet = Literal["VinDr-Mammo", "INbreast"]
 Report = Callable[[str, float], None]
 """Called with what is happening now and how much of it is done (0..1)."""
@@ -184,5 +184,5 @@ def _folder(output: Path, name: DataSet) -> Path:
     return output / FOLDERS[name]
 
 
-def _counted(report: Report, what: str) -> Progress:
-    return lambda done, total: report(what, done / total)
+def _counted(report: Report, what: str) -> Report:
+    return lambda _step, done: report(what, done)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions
 from radllm_backend.learning.intervals import estimate, null_estimate, without_surplus
 from radllm_backend.learning.metrics import (
@@ -31,8 +32,6 @@ from radllm_backend.learning.metrics import (
 from radllm_backend.learning.selection_stability import Stability, stability
 from radllm_backend.records import SHA256, CalibrationBin, Estimate, Record
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int_]
 Family = Literal["classical", "frozen", "lora", "fusion", "ablation"]
 
 THRESHOLDS = tuple(round(0.01 * percent, 2) for percent in range(1, 100))

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions, outer_folds, patients_by_class
 from radllm_backend.files import read_json, write_atomically
 from radllm_backend.language.base_models import BaseModelFolder
@@ -30,10 +31,7 @@ from radllm_backend.language.prompt_writer import PromptWriter
 from radllm_backend.language.torch_reader import PromptReader, best_device
 from radllm_backend.learning.fit import FittedModel, Report, Start, TrainingOptions, fit, fit_writer
 from radllm_backend.learning.scorecard import Family, Outcome
-from radllm_backend.models.heads import Embeddings
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int_]
+from radllm_backend.models.heads import HiddenStates
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ class Fold:
     def write_as(self, options: TrainingOptions) -> PromptWriter:
         return fit_writer(self.inside, self.study.modality, options, self.study.start)
 
-    def frozen(self, options: TrainingOptions) -> tuple[Embeddings, Embeddings]:
+    def frozen(self, options: TrainingOptions) -> tuple[HiddenStates, HiddenStates]:
         """Hidden states of the frozen model, of training and held-out lesions."""
         return self._read("frozen", self.write_as(options), lambda: self.reader)
 
@@ -162,7 +160,7 @@ class Fold:
             )
         return self._adapted[key]
 
-    def enhanced(self, options: TrainingOptions) -> tuple[Embeddings, Embeddings]:
+    def enhanced(self, options: TrainingOptions) -> tuple[HiddenStates, HiddenStates]:
         """Hidden states of the LoRA model, of training and held-out lesions."""
         fitted = self.adapted(options)
         adapter = hashlib.sha256(save(fitted.weights)).hexdigest()
@@ -170,7 +168,7 @@ class Fold:
 
     def _read(
         self, adapter: str, writer: PromptWriter, reader: Callable[[], PromptReader]
-    ) -> tuple[Embeddings, Embeddings]:
+    ) -> tuple[HiddenStates, HiddenStates]:
         """Reading takes minutes on a CPU: the states are kept under a name that says all they depend on."""
         inside, outside = writer.write(self.inside), writer.write(self.outside)
         texts = sorted({*inside, *outside})

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import IntArray
 from radllm_backend.features.cohort import Lesions
 from radllm_backend.features.table import FeatureTable, modality_of
 from radllm_backend.files import sha256_of
@@ -20,7 +20,6 @@ from radllm_backend.learning.provenance import hardware, make_work_folder, versi
 from radllm_backend.learning.scorecard import Outcome, Scorecard, summarise
 from radllm_backend.learning.study import Contender, Study, evaluate
 
-IntArray = NDArray[np.int_]
 _TRAINING, _TEST = {"train", "training"}, {"test"}
 
 

@@ -25,7 +25,7 @@ from radllm_backend.files import (
     sha256_of,
     whole_folder,
 )
-from radllm_backend.language.prompt import TEMPLATE_VERSION, PromptStyle, PromptTemplate
+from radllm_backend.language.prompt import QUANTILES, TEMPLATE_VERSION, PromptStyle, PromptTemplate
 from radllm_backend.models.calibration import Calibration
 from radllm_backend.models.conformal import ConformalReference
 from radllm_backend.models.heads import HeadReference
@@ -33,13 +33,11 @@ from radllm_backend.models.reference import NEIGHBOURS, ClassQuantiles, Spread
 from radllm_backend.models.shipped import CARD, SHIPPED, shipped_models
 from radllm_backend.records import SHA256, CalibrationBin, Estimate, Record
 
-SCHEMA_VERSION: Final = 3
-READABLE_VERSIONS = (1, 2, SCHEMA_VERSION)
+BUNDLE_VERSION: Final = 3
+READABLE_VERSIONS = (1, 2, BUNDLE_VERSION)
 """Version 1 was always a LoRA head that reads features, without a conformal reference; version 2 keeps nothing of its
 training lesions but quantiles of each feature."""
 ADAPTER = "adapter.safetensors"
-QUANTILES = 101
-"""Training quantiles kept of each feature: the 0th to the 100th percentile."""
 
 _SUFFIXES = {".json", ".safetensors", ".skops", ".csv", ".md"}
 
@@ -163,7 +161,7 @@ class TrainingSummary(Record):
 class ModelCard(Record):
     """The content of ``model.json``."""
 
-    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3] = BUNDLE_VERSION
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     modality: Literal["MG", "US", "CT", "MR"]
     base: BaseReference

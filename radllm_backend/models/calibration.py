@@ -6,13 +6,12 @@ import math
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import model_validator
 
+from radllm_backend.features.arrays import FloatArray
 from radllm_backend.records import Record
 
-FloatArray = NDArray[np.float64]
-Method = Literal["none", "platt", "temperature", "prevalence"]
+CalibrationMethod = Literal["none", "platt", "temperature", "prevalence"]
 
 
 class Calibration(Record):
@@ -27,7 +26,7 @@ class Calibration(Record):
     intercept: float = 0.0
     fitted_on: int = 0
     """Number of out-of-fold scores it was fitted on; 0: not calibrated."""
-    method: Method = "none"
+    method: CalibrationMethod = "none"
     """``prevalence``: the scores rank no better than chance, so every lesion gets the share of malignant ones."""
     reason: str = ""
     """Why this method, in a sentence with its numbers."""

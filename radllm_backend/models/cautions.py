@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from radllm_backend.features.descriptors import display_name as descriptor_name
+from radllm_backend.features.descriptors import descriptor_name
 from radllm_backend.features.names import depends_on_spacing, display_name
 from radllm_backend.models.bundle import DescriptorSummary, FeatureSummary, ModelCard
 from radllm_backend.models.prediction import Band, Caution, Typicality

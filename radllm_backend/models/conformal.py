@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import FloatArray
 from radllm_backend.models.prediction import Band
 from radllm_backend.records import Record
-
-FloatArray = NDArray[np.float64]
 
 DEFAULT_CONFIDENCE = 0.8
 """Lesions are hard: at 0.9 a model with an AUC of 0.6 calls four lesions in five uncertain, and one with 0.8 two in

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float64]
+from radllm_backend.features.arrays import BoolArray, FloatArray
+
 Variants = tuple[list[list[float]], list[list[str]]]
 """Standardised values and descriptors of variants of a lesion, both in the prompt's order."""
 Score = Callable[[Variants], Sequence[float]]

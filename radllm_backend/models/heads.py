@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import FloatArray
 from radllm_backend.language.prompt import Pooling
 from radllm_backend.models.calibration import Calibration
 from radllm_backend.records import Record
 
-FloatArray = NDArray[np.float64]
-Embeddings = Mapping[Pooling, NDArray[Any]]
+HiddenStates = Mapping[Pooling, NDArray[Any]]
 """By pooling: [lesions × hidden size]."""
 
 NUMBERS = "fusion.safetensors"
@@ -46,7 +46,7 @@ class LinearHead:
     """Log-odds per unit of each hidden state, [hidden size]."""
     intercept: float
 
-    def logits(self, design: FloatArray, embeddings: Embeddings) -> FloatArray:
+    def logits(self, design: FloatArray, embeddings: HiddenStates) -> FloatArray:
         """Log-odds [lesions] from the design [lesions × columns] and the hidden states."""
         hidden = np.asarray(embeddings[self.pooling], dtype=np.float64)
         return design @ self.features + hidden @ self.embedding + self.intercept
@@ -63,7 +63,7 @@ class WeightedMean:
     calibrations: tuple[Calibration, Calibration]
     """Of the language model and of the classical one."""
 
-    def logits(self, design: FloatArray, embeddings: Embeddings) -> FloatArray:
+    def logits(self, design: FloatArray, embeddings: HiddenStates) -> FloatArray:
         """Log-odds [lesions] of the weighted mean."""
         first, second = (
             calibration.probabilities(part.logits(design, embeddings))
@@ -81,9 +81,9 @@ class EstimatorHead:
     pooling: Pooling
     estimator: Any
 
-    def logits(self, design: FloatArray, embeddings: Embeddings) -> FloatArray:
+    def logits(self, design: FloatArray, embeddings: HiddenStates) -> FloatArray:
         """Log-odds-like score [lesions] from the design [lesions × columns] and the hidden states."""
-        return log_odds(self.estimator, joined(design, embeddings[self.pooling]))
+        return log_odds(self.estimator, side_by_side(design, embeddings[self.pooling]))
 
 
 Head = LinearHead | WeightedMean | EstimatorHead
@@ -120,7 +120,7 @@ def weighted_mean(weight: float, first: FloatArray, second: FloatArray) -> Float
     return np.log(mixed / (1 - mixed))
 
 
-def joined(design: FloatArray, hidden: NDArray[Any]) -> FloatArray:
+def side_by_side(design: FloatArray, hidden: NDArray[Any]) -> FloatArray:
     """Features and hidden states side by side, [lesions × (columns + hidden size)]."""
     return np.hstack([design, np.asarray(hidden, dtype=np.float64)])
 

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from radllm_backend import __version__
 from radllm_backend.errors import RadllmError
-from radllm_backend.features.descriptors import canonical, indicators
-from radllm_backend.features.descriptors import display_name as descriptor_name
+from radllm_backend.features.descriptors import canonical, descriptor_name, indicators
 from radllm_backend.features.extraction import Settings
 from radllm_backend.features.names import display_name
 from radllm_backend.language.base_models import locate
@@ -25,7 +24,7 @@ from radllm_backend.models.bundle import ADAPTER, Bundle, FeatureSummary, ModelC
 from radllm_backend.models.cautions import FAR, about_distance, about_uncertainty, find_cautions
 from radllm_backend.models.conformal import DEFAULT_CONFIDENCE, band, check_confidence
 from radllm_backend.models.explanation import Variants, alternatives, shapley_shares
-from radllm_backend.models.heads import Embeddings, Head, read_head
+from radllm_backend.models.heads import Head, HiddenStates, read_head
 from radllm_backend.models.prediction import (
     Additive,
     Band,
@@ -40,10 +39,10 @@ from radllm_backend.models.prediction import (
     Typicality,
 )
 from radllm_backend.models.reference import Neighbourhood
-from radllm_backend.records import Features
+from radllm_backend.records import Features, Progress
 
 if TYPE_CHECKING:
-    from radllm_backend.language.torch_reader import Progress, PromptReader
+    from radllm_backend.language.torch_reader import PromptReader
 
 Share = TypeVar("Share", FeatureShare, DescriptorShare)
 EXPLAINED = 2
@@ -121,7 +120,7 @@ class Model:
 
         Args:
             explain: also give the reasons, at the cost of up to 20 predictions more a lesion.
-            progress: called with (done, total) lesions.
+            progress: told as lesions are read.
         """
         uncertain = self._band(confidence)
         readings = [self._read(features) for features in lesions]
@@ -202,7 +201,7 @@ class Model:
 
     def _logits(
         self, readings: Sequence[_Reading], progress: Progress | None = None
-    ) -> tuple[list[float], Embeddings | None]:
+    ) -> tuple[list[float], HiddenStates | None]:
         """The score of each lesion, and the hidden states where a head reads them.
 
         A lesion's score does not depend on which others are scored with it.
@@ -292,7 +291,7 @@ class Model:
             versions=_versions(),
         )
 
-    def _explained(self, prediction: Prediction, reading: _Reading, hidden: Embeddings | None) -> Prediction:
+    def _explained(self, prediction: Prediction, reading: _Reading, hidden: HiddenStates | None) -> Prediction:
         """The prediction with its reasons.
 
         Args:
@@ -384,7 +383,7 @@ class Model:
     def _neighbourhood(self) -> Neighbourhood | None:
         return Neighbourhood.read(self.folder) if self.card.knows_neighbours else None
 
-    def _neighbours(self, prompt: str, hidden: Embeddings | None) -> list[Neighbour]:
+    def _neighbours(self, prompt: str, hidden: HiddenStates | None) -> list[Neighbour]:
         if self._neighbourhood is None:
             return []
         return self._neighbourhood.nearest(hidden if hidden is not None else self._hidden([prompt]))
@@ -418,7 +417,7 @@ class Model:
         )
 
 
-def _row(hidden: Embeddings, index: int) -> Embeddings:
+def _row(hidden: HiddenStates, index: int) -> HiddenStates:
     """The hidden states of one lesion, [1 × hidden size]."""
     return {pooling: rows[[index]] for pooling, rows in hidden.items()}
 

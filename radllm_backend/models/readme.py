@@ -6,7 +6,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from radllm_backend.features.descriptors import display_name as descriptor_name
+from radllm_backend.features.descriptors import descriptor_name
 from radllm_backend.features.names import display_name
 from radllm_backend.models.bundle import EvaluationSummary, ModelCard
 from radllm_backend.models.cautions import rules

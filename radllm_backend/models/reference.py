@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import FloatArray
 from radllm_backend.language.prompt import Pooling
-from radllm_backend.models.heads import Embeddings
+from radllm_backend.models.heads import HiddenStates
 from radllm_backend.models.prediction import Neighbour, Typicality
 from radllm_backend.records import Record
-
-FloatArray = NDArray[np.float64]
 
 NEIGHBOURS = "neighbours.safetensors"
 """Enhanced features of the training lesions, reduced to principal components, with their labels."""
@@ -95,7 +94,7 @@ class Neighbourhood:
     """Median distance of a training lesion from its nearest neighbour."""
 
     @classmethod
-    def fit(cls, states: Embeddings, labels: NDArray[np.int_], pooling: Pooling) -> Neighbourhood:
+    def fit(cls, states: HiddenStates, labels: NDArray[np.int_], pooling: Pooling) -> Neighbourhood:
         """
         Args:
             states: hidden states of the training lesions.
@@ -113,7 +112,7 @@ class Neighbourhood:
         unit = float(np.median(apart[apart > 1e-6])) if (apart > 1e-6).any() else 1.0
         return cls(pooling, mean, components, places, labels.astype(np.uint8), unit)
 
-    def nearest(self, states: Embeddings, count: int = SHOWN) -> list[Neighbour]:
+    def nearest(self, states: HiddenStates, count: int = SHOWN) -> list[Neighbour]:
         """The training lesions nearest to one lesion.
 
         Args:

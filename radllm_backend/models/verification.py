@@ -87,7 +87,7 @@ def model_of(recorded: Prediction) -> str:
     return name
 
 
-def verify(recorded: Prediction, lesion: Lesion, model: Model) -> Verification:
+def repeat(recorded: Prediction, lesion: Lesion, model: Model) -> Verification:
     """Repeat a prediction, and say what is the first thing to differ from its record.
 
     In this order: image, mask, pixel spacing, modality, extraction settings, model, base model, feature values,

@@ -6,24 +6,26 @@ that another model's scores are never taken for this one's. Only prompts are sen
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import math
 import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.models.bundle import ADAPTER, Bundle
 from radllm_backend.models.export import LABELS, export_name, require_lora_head
-from radllm_backend.models.heads import Embeddings
+from radllm_backend.models.heads import HiddenStates
 from radllm_backend.models.model import Model
 from radllm_backend.models.prediction import Neighbour
+from radllm_backend.records import Progress
 
 KEY_VARIABLE = "RADLLM_VLLM_KEY"
 """Environment variable with the vLLM server's API key, where it wants one."""
@@ -62,17 +64,14 @@ class VllmClassifier:
             bias: of the model's head, which the exported weights have no place for.
         """
         self._name, self._bias = name, bias
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-            raise RadllmError(f"'{url[:80]}' is no address of a vLLM server: give --url http://HOST:PORT.")
-        self._parts = parts
-        self._address = f"{parts.scheme}://{parts.netloc}"
+        self._parts = _parts(url)
+        self._address = f"{self._parts.scheme}://{self._parts.netloc}"
 
     def effort(self, prompts: Sequence[str]) -> float:
         """In requests: vLLM reads the prompts of one together."""
         return float(math.ceil(len(set(prompts)) / _BATCH))
 
-    def score(self, prompts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> list[float]:
+    def score(self, prompts: Sequence[str], progress: Progress | None = None) -> list[float]:
         """Log-odds of malignancy, one a prompt; vLLM itself reads what prompts have in common once.
 
         Raises:
@@ -84,10 +83,10 @@ class VllmClassifier:
             batch = texts[start : start + _BATCH]
             scores.update(zip(batch, self._classify(batch), strict=True))
             if progress:
-                progress(len(scores), len(texts))
+                progress("Reading prompts", len(scores) / len(texts))
         return [scores[prompt] for prompt in prompts]
 
-    def embed(self, prompts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> Any:
+    def embed(self, prompts: Sequence[str], progress: Progress | None = None) -> Any:
         """Always a RadllmError: vLLM's classification endpoint keeps the hidden states to itself."""
         raise RadllmError("The engine vllm gives no hidden states: serve the model with radllm's own engine for them.")
 
@@ -146,6 +145,16 @@ class VllmClassifier:
         return http.client.HTTPConnection(host, port, timeout=_SECONDS)
 
 
+def _parts(url: str) -> SplitResult:
+    """Of a vLLM server's address, which has a path at times; that of a radllm server has none, and may be a socket."""
+    with contextlib.suppress(ValueError):  # a port or an IPv6 address that is none
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and not (parts.username or parts.query):
+            _ = parts.port
+            return parts
+    raise RadllmError(f"'{url[:80]}' is no address of a vLLM server: give --url http://HOST:PORT.")
+
+
 class VllmModel(Model):
     """A model whose scores come from a vLLM server; everything else is computed here, without torch."""
 
@@ -166,5 +175,5 @@ class VllmModel(Model):
         bias = float(load_file(self.folder / ADAPTER)["head.bias"][0])
         return VllmClassifier(self._url, self._served_name, bias)
 
-    def _neighbours(self, prompt: str, hidden: Embeddings | None) -> list[Neighbour]:
+    def _neighbours(self, prompt: str, hidden: HiddenStates | None) -> list[Neighbour]:
         return []  # the server keeps the hidden states to itself

@@ -16,9 +16,9 @@ import yaml
 
 from radllm_backend.learning.scorecard import Scorecard
 
-Answer = Callable[[Scorecard], str | None]
+ItemAnswer = Callable[[Scorecard], str | None]
 """None where a run cannot answer after all."""
-Answering = TypeVar("Answering", bound=Answer)
+Answering = TypeVar("Answering", bound=ItemAnswer)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _items(rows: Sequence[Mapping[str, str]], scorecard: Scorecard) -> Iterator[
         yield Item(number, row["topic"], _ANSWERS[row["answer"]](scorecard) if "answer" in row else None)
 
 
-_ANSWERS: dict[str, Answer] = {}
+_ANSWERS: dict[str, ItemAnswer] = {}
 """By the names that ``checklists.yaml`` has for them."""
 
 

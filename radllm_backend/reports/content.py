@@ -11,7 +11,7 @@ from radllm_backend.models.bundle import ModelCard
 from radllm_backend.models.cautions import rules
 from radllm_backend.models.prediction import Counterfactual, Prediction, percent
 from radllm_backend.records import Estimate, Extraction
-from radllm_backend.reports.geometry import Row, rows
+from radllm_backend.reports.geometry import FeatureRow, rows
 
 MOST_ROWS = 12
 """Features shown; more would push the report beyond two printed pages."""
@@ -24,7 +24,7 @@ STRIP_KEY = (
 
 
 @dataclass(frozen=True)
-class Source:
+class ProvenanceEntry:
     """A line of the provenance table."""
 
     part: str
@@ -45,7 +45,7 @@ class Content:
     """Of the cautions."""
     explained: bool
     effects: str
-    rows: list[Row]
+    rows: list[FeatureRow]
     left_out: str
     findings: list[str]
     alternatives: list[str]
@@ -57,7 +57,7 @@ class Content:
     """A model and its AUC with the interval: the model itself, then those it was compared with."""
     calibration: str
     """Of a figure of the calibration curve."""
-    provenance: list[Source]
+    provenance: list[ProvenanceEntry]
 
     @property
     def has_strips(self) -> bool:
@@ -217,23 +217,27 @@ def _interval(value: float, low: float, high: float) -> str:
     return f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _provenance(prediction: Prediction, card: ModelCard | None, made: datetime) -> list[Source]:
+def _provenance(prediction: Prediction, card: ModelCard | None, made: datetime) -> list[ProvenanceEntry]:
     model = prediction.model
-    sources = [Source("Model", model.name, model.sha256)]
+    sources = [ProvenanceEntry("Model", model.name, model.sha256)]
     if card:
-        sources += [Source(f"Its {_part(name)}", name, card.files[name]) for name in card.parts() if name in card.files]
-    sources.append(Source("Base model", model.base_model, model.base_sha256))
+        sources += [
+            ProvenanceEntry(f"Its {_part(name)}", name, card.files[name]) for name in card.parts() if name in card.files
+        ]
+    sources.append(ProvenanceEntry("Base model", model.base_model, model.base_sha256))
     if card:
         seed = card.training.options.get("seed")
         random = "" if seed is None else f"random seed {seed}, "
-        sources.append(Source("Training table", f"{random}{card.training.lesions} lesions", card.training.table_sha256))
-    sources.append(Source("Model's score", f"{signed(prediction.logit)} (log-odds before calibration)"))
+        sources.append(
+            ProvenanceEntry("Training table", f"{random}{card.training.lesions} lesions", card.training.table_sha256)
+        )
+    sources.append(ProvenanceEntry("Model's score", f"{signed(prediction.logit)} (log-odds before calibration)"))
     if prediction.extraction:
         sources += _extraction_sources(prediction.extraction)
     elif prediction.features:
-        sources.append(Source("Features", "from a table that does not say how they were extracted"))
-    sources.append(Source("Prediction by", _versions(prediction.versions)))
-    sources.append(Source("Report made", f"{made.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"))
+        sources.append(ProvenanceEntry("Features", "from a table that does not say how they were extracted"))
+    sources.append(ProvenanceEntry("Prediction by", _versions(prediction.versions)))
+    sources.append(ProvenanceEntry("Report made", f"{made.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"))
     return sources
 
 
@@ -242,7 +246,7 @@ def _part(file: str) -> str:
     return "adapter" if file.startswith("adapter") else "head"
 
 
-def _extraction_sources(extraction: Extraction) -> list[Source]:
+def _extraction_sources(extraction: Extraction) -> list[ProvenanceEntry]:
     geometry = extraction.geometry
     unit = "pixels" if len(geometry.size) == 2 else "voxels"
     size = f"{_times(geometry.size)} {unit}"
@@ -251,14 +255,16 @@ def _extraction_sources(extraction: Extraction) -> list[Source]:
     corner, extent = geometry.bounding_box[:dimension], geometry.bounding_box[dimension:]
     border = "reaches the edge of the image" if geometry.touches_border else "clear of the edge of the image"
     return [
-        Source("Image", f"{extraction.modality or 'modality unknown'}, {size} {spacing}", extraction.image_sha256),
-        Source(
+        ProvenanceEntry(
+            "Image", f"{extraction.modality or 'modality unknown'}, {size} {spacing}", extraction.image_sha256
+        ),
+        ProvenanceEntry(
             "Mask",
             f"{geometry.voxels:,} {unit} in a box of {_times(extent)} at {corner}, {border}",
             extraction.mask_sha256,
         ),
-        Source("Extraction settings", extraction.preset, extraction.settings_sha256),
-        Source("Features by", _versions(extraction.versions)),
+        ProvenanceEntry("Extraction settings", extraction.preset, extraction.settings_sha256),
+        ProvenanceEntry("Features by", _versions(extraction.versions)),
     ]
 
 

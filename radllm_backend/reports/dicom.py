@@ -37,7 +37,7 @@ from radllm_backend.reports.dicom_codes import (
     private_code,
     unit_of,
 )
-from radllm_backend.reports.dicom_sources import Source, read_source
+from radllm_backend.reports.dicom_sources import SourceFiles, read_source
 
 SEGMENTATION, REPORT = "segmentation.dcm", "report.dcm"
 PROBABILITY = codes.DCM.ProbabilityOfCancer
@@ -136,7 +136,7 @@ def _instance(title: str, file: str) -> dict[str, Any]:
     }
 
 
-def _segmentation(source: Source, identity: sr.TrackingIdentifier) -> seg.Segmentation:
+def _segmentation(source: SourceFiles, identity: sr.TrackingIdentifier) -> seg.Segmentation:
     description = seg.SegmentDescription(
         segment_number=1,
         segment_label="Lesion",
@@ -181,7 +181,7 @@ def _orientation(header: Dataset) -> list[str] | None:
 
 
 def _measurements(
-    source: Source,
+    source: SourceFiles,
     segmentation: seg.Segmentation,
     identity: sr.TrackingIdentifier,
     prediction: Prediction,
@@ -205,7 +205,7 @@ def _measurements(
     return group
 
 
-def _reference(source: Source, segmentation: seg.Segmentation) -> sr.ReferencedSegment:
+def _reference(source: SourceFiles, segmentation: seg.Segmentation) -> sr.ReferencedSegment:
     """Points to the segmentation and to every frame on which the lesion lies (highdicom finds one frame a file)."""
     images = [
         sr.SourceImageForSegmentation(header.SOPClassUID, header.SOPInstanceUID, frames)
@@ -217,7 +217,7 @@ def _reference(source: Source, segmentation: seg.Segmentation) -> sr.ReferencedS
 
 
 def _report(
-    source: Source, segmentation: seg.Segmentation, group: sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+    source: SourceFiles, segmentation: seg.Segmentation, group: sr.VolumetricROIMeasurementsAndQualitativeEvaluations
 ) -> sr.Comprehensive3DSR:
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=_observer()),

@@ -14,11 +14,10 @@ from pydicom.dataset import Dataset
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.imaging import dicom_files
-from radllm_backend.imaging.dicom_files import is_dicom
+from radllm_backend.imaging.dicom_files import Frame, is_dicom
 from radllm_backend.imaging.image_files import read_image
 from radllm_backend.imaging.lesion import Lesion
 
-Frame = dicom_files.Frame
 _TYPE_2 = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
     "StudyTime",
@@ -47,7 +46,7 @@ class _Plane:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class SourceFiles:
     """The files of a lesion's image, and the lesion's mask in the order of their frames."""
 
     headers: list[Dataset]
@@ -88,7 +87,7 @@ def source_files(image: Path, series: str | None = None) -> list[Path]:
     return sorted({frame.file for frame in dicom_files.read_frames(image, series)})
 
 
-def read_source(files: Sequence[str | Path], lesion: Lesion) -> Source:
+def read_source(files: Sequence[str | Path], lesion: Lesion) -> SourceFiles:
     """Find out how the frames of a lesion's DICOM files and the slices of its image belong together.
 
     Args:
@@ -99,7 +98,7 @@ def read_source(files: Sequence[str | Path], lesion: Lesion) -> Source:
         RadllmError: the files are gone, damaged or no DICOM images, or the lesion's image is another one: in size,
             place, direction or, where the mask lies, in its pixels.
     """
-    planes = _planes(read_frames(files), lesion)
+    planes = _planes(_frames(files), lesion)
     _check_pixels(planes, lesion)
     one_file = len({plane.frame.file for plane in planes}) == 1
     in_order = sorted(planes, key=lambda plane: plane.frame.index if one_file else plane.slice)
@@ -108,10 +107,10 @@ def read_source(files: Sequence[str | Path], lesion: Lesion) -> Source:
     for header in headers:
         _mend(header, headers[0], lesion.image if has_place else None)
     mask = (_stack(lesion.mask) > 0).astype(np.uint8)
-    return Source(headers, mask[[plane.slice for plane in in_order]], has_place)
+    return SourceFiles(headers, mask[[plane.slice for plane in in_order]], has_place)
 
 
-def read_frames(files: Sequence[str | Path]) -> list[Frame]:
+def _frames(files: Sequence[str | Path]) -> list[Frame]:
     """The frames of all files, each with its header."""
     frames = []
     for file in map(Path, files):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from statistics import mean, median
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from radllm_backend.errors import RadllmError
@@ -19,9 +17,10 @@ from radllm_backend.learning.selection_stability import Stability
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY
 from radllm_backend.records import Estimate
 from radllm_backend.reports import evaluation_plots as plots
+from radllm_backend.reports._page import page_template
 from radllm_backend.reports.checklists import checklists
 
-FAMILY_TITLES: dict[Family, str] = {
+MODEL_FAMILY_TITLES: dict[Family, str] = {
     "classical": "Classical models",
     "frozen": "Frozen language model",
     "lora": "Language model with LoRA",
@@ -64,39 +63,29 @@ def evaluation_html(scorecard: Scorecard) -> str:
         RadllmError: matplotlib is not installed.
     """
     groups = _by_family(scorecard)
-    return _template().render(
+    template = page_template(
+        "evaluation.html.jinja", three=_three, signed=_signed, p_value=_p_value, duration=_duration, joined=_joined
+    )
+    return template.render(
         card=scorecard,
         notice=RESEARCH_USE_ONLY,
         findings=_null_findings(scorecard) if scorecard.shuffled_labels else _findings(scorecard),
         fewer_seeds=any(model.seeds < len(scorecard.seeds) for model in scorecard.models),
-        groups=[(FAMILY_TITLES[group[0].family], group) for group in groups],
-        families=[title[0].lower() + title[1:] for title in (FAMILY_TITLES[group[0].family] for group in groups)],
+        groups=[(MODEL_FAMILY_TITLES[group[0].family], group) for group in groups],
+        families=[title[0].lower() + title[1:] for title in (MODEL_FAMILY_TITLES[group[0].family] for group in groups)],
         plots={name: Markup(svg) for name, svg in _plots(scorecard, groups).items()},
         ablations=_ablations(scorecard),
         choices=[(model, _choices(model)) for group in groups for model in group],
         charted=_charted(scorecard),
-        most_features=plots.MOST_FEATURES,
+        most_features=plots.FEATURES_SHOWN,
         checklists=checklists(scorecard),
         commonest=max(scorecard.malignant, scorecard.lesions - scorecard.malignant) / scorecard.lesions,
     )
 
 
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("radllm_backend.reports", "templates"),
-        autoescape=True,  # names of files, columns and models are somebody else's text
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(three=_three, signed=_signed, p_value=_p_value, duration=_duration, joined=_joined)
-    return environment.get_template("evaluation.html.jinja")
-
-
 def _by_family(scorecard: Scorecard) -> list[list[ModelResult]]:
     """The models of each family that has some, the highest AUC first."""
-    families = ([model for model in scorecard.models if model.family == family] for family in FAMILY_TITLES)
+    families = ([model for model in scorecard.models if model.family == family] for family in MODEL_FAMILY_TITLES)
     return [sorted(models, key=lambda model: -model.auc.value) for models in families if models]
 
 

@@ -40,7 +40,7 @@ DASHES: dict[Family, Any] = {
     "ablation": "solid",
 }
 """For a print without colours."""
-MOST_FEATURES = 15
+FEATURES_SHOWN = 15
 
 # matplotlib knows no style sheets: it draws with colours that nothing else has, and they are replaced afterwards.
 _TEXT, _QUIET, _LINE, _PAGE = "#010203", "#010204", "#010205", "#010206"
@@ -204,7 +204,7 @@ def calibration(models: Sequence[ModelResult]) -> str:
 
 def selection(stability: Stability, family: Family) -> str:
     """How often the most frequent features were selected, as bars."""
-    shown = list(stability.frequency.items())[:MOST_FEATURES]
+    shown = list(stability.frequency.items())[:FEATURES_SHOWN]
     names = [display_name(feature) if is_canonical(feature) else feature for feature, _ in shown]
 
     def draw(figure: Figure) -> None:

@@ -15,7 +15,7 @@ _WHISKERS, _BOX = (1, -2), (5, -6)
 
 
 @dataclass(frozen=True)
-class Bar:
+class ProbabilityBar:
     """Where things stand on the probability bar."""
 
     start: float
@@ -39,14 +39,14 @@ class Bar:
         return "start" if share < 0.2 else "end" if share > 0.8 else "middle"
 
 
-def probability_bar(prediction: Prediction, start: float, width: float) -> Bar:
+def probability_bar(prediction: Prediction, start: float, width: float) -> ProbabilityBar:
     """A bar from 0% at `start` to 100%, `width` further on."""
 
     def place(probability: float) -> float:
         return start + width * probability
 
     band, stability = prediction.band, prediction.stability
-    return Bar(
+    return ProbabilityBar(
         start,
         width,
         width * prediction.probability,
@@ -106,7 +106,7 @@ def strip(summary: FeatureSummary, value: float) -> Strip | None:
 
 
 @dataclass(frozen=True)
-class Row:
+class FeatureRow:
     """A feature and its bar: where it starts and how long it is, in percent of half the width; 0 is the middle."""
 
     share: FeatureShare | DescriptorShare
@@ -125,7 +125,7 @@ class Row:
         return "malignant" if self.start == 0 else "benign"
 
 
-def rows(shares: Sequence[FeatureShare | DescriptorShare], summaries: Sequence[FeatureSummary]) -> list[Row]:
+def rows(shares: Sequence[FeatureShare | DescriptorShare], summaries: Sequence[FeatureSummary]) -> list[FeatureRow]:
     """Features and descriptors as they are given, the longest bar as long as half the width.
 
     Args:
@@ -139,5 +139,5 @@ def rows(shares: Sequence[FeatureShare | DescriptorShare], summaries: Sequence[F
         length = 100 * (effect / longest)
         summary = known.get(share.feature) if isinstance(share, FeatureShare) else None
         drawing = strip(summary, share.value) if isinstance(share, FeatureShare) and summary else None
-        found.append(Row(share, min(length, 0.0), abs(length), drawing))
+        found.append(FeatureRow(share, min(length, 0.0), abs(length), drawing))
     return found

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 from datetime import datetime
-from functools import cache
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY, Prediction, percent
+from radllm_backend.reports._page import page_template
 from radllm_backend.reports.content import STRIP_KEY, content, signed, significant
 from radllm_backend.reports.geometry import probability_bar
 from radllm_backend.reports.key_image import OUTLINE, key_image
@@ -32,7 +30,8 @@ def report_html(
         card: of the model; without it the page has nothing of the training lesions.
         made: when; the page holds no other time.
     """
-    return _template().render(
+    template = page_template("report.html.jinja", percent=percent, significant=significant, signed=signed)
+    return template.render(
         report=content(prediction, card, made),
         prediction=prediction,
         card=card,
@@ -43,21 +42,3 @@ def report_html(
         outline="#{:02x}{:02x}{:02x}".format(*OUTLINE),
         is_volume=lesion is not None and lesion.image.GetDimension() == 3,
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("radllm_backend.reports", "templates"),
-        autoescape=True,  # everything in a prediction is somebody else's text
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=percent, significant=significant, signed=signed, units=_units)
-    return environment.get_template("report.html.jinja")
-
-
-def _units(number: float) -> str:
-    """A place or a length in a drawing."""
-    return f"{number:.1f}"

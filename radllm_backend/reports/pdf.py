@@ -14,7 +14,7 @@ from radllm_backend.reports.content import Content, content, signed, significant
 from radllm_backend.reports.key_image import key_image
 from radllm_backend.reports.pdf_drawings import (
     CALLS,
-    calibration_curve,
+    draw_calibration_curve,
     effect_bar,
     probability_drawing,
     strip_drawing,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from radllm_backend.imaging.lesion import Lesion
     from radllm_backend.models.bundle import ModelCard
     from radllm_backend.models.prediction import Prediction
-    from radllm_backend.reports.geometry import Row
+    from radllm_backend.reports.geometry import FeatureRow
 
 _PICTURE = 52.0
 """Side of the key image in mm."""
@@ -184,7 +184,7 @@ def _features_heading(pages: Pages, report: Content) -> None:
     pages.rule()
 
 
-def _feature(pages: Pages, row: Row, report: Content) -> None:
+def _feature(pages: Pages, row: FeatureRow, report: Content) -> None:
     """A row of the table."""
     pages.font(SMALL, "B")
     top, name = pages.get_y(), row.share.name
@@ -211,7 +211,7 @@ def _feature(pages: Pages, row: Row, report: Content) -> None:
     pages.rule()
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: FeatureRow) -> list[str]:
     """The numbers of a measured feature; none of a finding."""
     share = row.share
     if not isinstance(share, FeatureShare):
@@ -263,7 +263,7 @@ def _model(report: Content, pages: Pages, x: float, width: float) -> None:
         rows = [["Model", "AUC (95% interval)"], *map(list, report.performance)]
         pages.rows(rows, [width * 0.6, width * 0.4], x, 1)
     if report.calibration:
-        pages.set_y(calibration_curve(pages, report, x, pages.get_y() + 2, width))
+        pages.set_y(draw_calibration_curve(pages, report, x, pages.get_y() + 2, width))
 
 
 def _prompt(pages: Pages, report: Content) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from radllm_backend.models.prediction import CallWord, Prediction, percent
 from radllm_backend.reports.content import STRIP_KEY, Content
-from radllm_backend.reports.geometry import Lane, Row, Strip, probability_bar
+from radllm_backend.reports.geometry import FeatureRow, Lane, Strip, probability_bar
 from radllm_backend.reports.pdf_page import LINE, MARGIN, PAGE, PANEL, QUIET, SMALL, TEXT, TINY, Colour, Pages
 
 CLASSES: dict[str, Colour] = {"benign": (31, 106, 165), "malignant": (180, 69, 31)}
@@ -64,7 +64,7 @@ def _label(pages: Pages, text: str, place: float, y: float, anchor: str) -> None
     pages.cell(width, pages.leading, text)
 
 
-def effect_bar(pages: Pages, row: Row, x: float, middle: float, width: float) -> None:
+def effect_bar(pages: Pages, row: FeatureRow, x: float, middle: float, width: float) -> None:
     """To the right for malignant, to the left for benign."""
     centre, half = x + width / 2, width / 2
     _filled(pages, CLASSES[row.side], centre + half * row.start / 100, middle - 1.2, half * row.length / 100, 2.4)
@@ -105,7 +105,7 @@ def _lane(pages: Pages, lane: Lane, x: float, top: float, width: float) -> None:
     _upright(pages, x + scale * lane.median, top, top + _LANE, 0.3, PAGE)
 
 
-def calibration_curve(pages: Pages, report: Content, x: float, y: float, width: float) -> float:
+def draw_calibration_curve(pages: Pages, report: Content, x: float, y: float, width: float) -> float:
     """Observed against predicted share of malignant lesions, and what it shows; returns where that ends."""
     if report.card is None or report.card.calibration_check is None:
         return y

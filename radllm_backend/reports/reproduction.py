@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from radllm_backend.features.names import display_name
 from radllm_backend.files import write_atomically
@@ -15,9 +12,10 @@ from radllm_backend.learning.reproduction_data import FOLDERS
 from radllm_backend.learning.scorecard import ModelResult
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY
 from radllm_backend.records import Estimate
+from radllm_backend.reports._page import page_template
 from radllm_backend.reports.evaluation import write_evaluation
 
-PAPER = "Ra et al. 2025"
+PAPER_TITLE = "Ra et al. 2025"
 FIGURES: dict[str, Callable[[ModelResult], Estimate]] = {
     "Accuracy": lambda model: model.accuracy,
     "AUC": lambda model: model.auc,
@@ -50,10 +48,10 @@ def reproduction_text(reproduction: Reproduction) -> str:
 
 def reproduction_html(reproduction: Reproduction) -> str:
     """One self-contained page: no network, no script."""
-    return _template().render(
+    return page_template("reproduction.html.jinja").render(
         run=reproduction,
         notice=RESEARCH_USE_ONLY,
-        paper=PAPER,
+        paper=PAPER_TITLE,
         figures=FIGURES,
         folders=FOLDERS,
         named=display_name,
@@ -70,7 +68,7 @@ def _text_table(stage: StageResult) -> str:
         [model.model.ljust(width), *(_with_interval(figure(model)).ljust(_COLUMN) for figure in FIGURES.values())]
         for model in models
     ]
-    paper = [PAPER.ljust(width), f"{stage.paper.accuracy:.3f}"]
+    paper = [PAPER_TITLE.ljust(width), f"{stage.paper.accuracy:.3f}"]
     lines = [heading, rows[0], paper, *rows[1:]]
     table = "".join(f"  {'  '.join(line).rstrip()}\n" for line in lines)
     return f"{stage.data_set}: {_counts(stage)}\n{_verdict(stage)}\n{table}"
@@ -101,15 +99,3 @@ def _ordered(stage: StageResult) -> list[ModelResult]:
 
 def _with_interval(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("radllm_backend.reports", "templates"),
-        autoescape=True,  # names of folders are somebody else's text
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("reproduction.html.jinja")

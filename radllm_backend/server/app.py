@@ -19,9 +19,9 @@ from radllm_backend import __version__
 from radllm_backend.errors import RadllmError
 from radllm_backend.server import protocol
 from radllm_backend.server.journal import Journal, Recorder, note
-from radllm_backend.server.models import ModelUnavailableError, ServedModels
+from radllm_backend.server.models import ModelStore, ModelUnavailableError
 from radllm_backend.server.queue import MicroBatches, Question, QueueFullError
-from radllm_backend.server.trust import Gate, Refusal, Trust, http_problem, problem_response
+from radllm_backend.server.trust import Gate, RefusedRequest, Trust, http_problem, problem_response
 
 _JSON = "application/json"
 _Answers = dict[int | str, dict[str, Any]]  # as FastAPI wants them described
@@ -50,7 +50,7 @@ _ASKING_PROBLEMS: _Answers = {
 class State:
     """What the calls need."""
 
-    models: ServedModels
+    models: ModelStore
     batches: MicroBatches
     journal: Journal
     engine: str
@@ -67,7 +67,7 @@ class _StrictRequest(Request):
             return json.loads(await self.body(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             reason = str(error) if isinstance(error, _JsonError) else "it cannot be parsed"
-            raise Refusal(422, "malformed", f"The request's body is no sound JSON: {reason}.") from None
+            raise RefusedRequest(422, "malformed", f"The request's body is no sound JSON: {reason}.") from None
 
 
 class _JsonError(ValueError):
@@ -101,7 +101,7 @@ def _speaks_ours(
     ),
 ) -> None:
     if refused := protocol.refused_protocol(version):
-        raise Refusal(409, "other-version", refused)
+        raise RefusedRequest(409, "other-version", refused)
 
 
 class _Calls:
@@ -175,7 +175,7 @@ class _Calls:
         return _listed("embeddings", await self._answers(request, question, asked))
 
     async def _answers(self, request: Request, question: Question, asked: protocol.Request) -> list[bytes]:
-        """The answers, or a `Refusal`; nothing more is scored once the client has gone."""
+        """The answers, or a `RefusedRequest`; nothing more is scored once the client has gone."""
         self._refuse_unless_ready()
         self._refuse_unless_known(asked)
         if self._state.log_values:
@@ -192,7 +192,7 @@ class _Calls:
             sentence = f"The model {asked.model} cannot be loaded any more, and the server's log says why"
             raise _later("unavailable", sentence, 30) from None
         except RadllmError as error:
-            raise Refusal(422, "unusable", str(error)) from None
+            raise RefusedRequest(422, "unusable", str(error)) from None
         finally:
             scoring.cancel()
             gone.cancel()
@@ -207,12 +207,14 @@ class _Calls:
         models = self._state.models
         if asked.model not in models.names:
             known = ", ".join(models.names)
-            raise Refusal(404, "unknown-model", f"This server has no model {asked.model}: ask for one of {known}.")
+            raise RefusedRequest(
+                404, "unknown-model", f"This server has no model {asked.model}: ask for one of {known}."
+            )
         if asked.sha256 is not None and asked.sha256 != models.sha256(asked.model):
             sentence = (
                 f"The server's model {asked.model} is another one than the one asked for: ask for its models anew."
             )
-            raise Refusal(409, "other-model", sentence)
+            raise RefusedRequest(409, "other-model", sentence)
 
 
 async def _disconnection(request: Request) -> None:
@@ -220,8 +222,8 @@ async def _disconnection(request: Request) -> None:
         pass
 
 
-def _later(code: protocol.Code, why: str, seconds: int) -> Refusal:
-    return Refusal(503, code, f"{why}: try again in {seconds} s.", {"Retry-After": str(seconds)})
+def _later(code: protocol.Code, why: str, seconds: int) -> RefusedRequest:
+    return RefusedRequest(503, code, f"{why}: try again in {seconds} s.", {"Retry-After": str(seconds)})
 
 
 def _listed(name: str, answers: Sequence[bytes]) -> Response:
@@ -280,7 +282,7 @@ def create_app(state: State, trust: Trust, lifespan: Lifespan) -> Any:
     return Recorder(Gate(app, trust), state.journal)
 
 
-def _page(app: FastAPI, models: ServedModels) -> dict[str, Any]:
+def _page(app: FastAPI, models: ModelStore) -> dict[str, Any]:
     """The OpenAPI page, with the models' names and an example that works."""
     page = app.openapi()
     example = {"model": models.names[0], "lesions": [models.sample(models.names[0]).model_dump(mode="json")]}

@@ -22,7 +22,7 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.language.prompt import Pooling
 from radllm_backend.models.conformal import DEFAULT_CONFIDENCE
 from radllm_backend.models.prediction import ModelIdentity, Prediction
-from radllm_backend.records import Features
+from radllm_backend.records import Features, Progress
 from radllm_backend.server import protocol
 from radllm_backend.server.connection import Address
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from radllm_backend.features.extraction import Settings
 
 Answer = TypeVar("Answer", bound=BaseModel)
-Progress = Callable[[int, int], None]
 """Called with (done, total) lesions; an exception that it raises ends the call."""
 _LARGEST_ANSWER = 256 * 2**20
 _PART_SECONDS = 2.0  # how long a part of a long call should take: progress, and what a cancelled call still costs
@@ -348,7 +347,7 @@ class RemoteModel:
                 raise ServerError("unreachable", f"The server answered {len(found)} of {len(part)} lesions.")
             answers += found
             if progress:
-                progress(len(answers), len(sent))
+                progress("Predicting", len(answers) / len(sent))
             faster = _PART_SECONDS / max(time.monotonic() - started, 1e-3)
             size = max(1, min(protocol.MOST_LESIONS, int(size * min(max(faster, 0.25), 4))))
         return answers

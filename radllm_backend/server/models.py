@@ -26,7 +26,7 @@ class ModelUnavailableError(Exception):
     """A model that was there at start cannot be loaded now. Its cause is for the log, not for clients."""
 
 
-class ServedModels:
+class ModelStore:
     """Models by name. `describe` and `names` may be called from any thread, the rest from the scoring thread."""
 
     def __init__(

@@ -31,7 +31,7 @@ from radllm_backend.server.files import (
     unix_socket,
 )
 from radllm_backend.server.journal import Journal, note, write_log_to
-from radllm_backend.server.models import Build, ServedModels, weights_in_memory
+from radllm_backend.server.models import Build, ModelStore, weights_in_memory
 from radllm_backend.server.protocol import PROTOCOL, Ready
 from radllm_backend.server.queue import MicroBatches
 from radllm_backend.server.trust import Trust
@@ -149,7 +149,7 @@ class _Process:
     def __init__(self, options: ServerOptions, bundles: Sequence[Bundle], token: str) -> None:
         self._options = options
         build, size = _engine(options)
-        models = ServedModels(bundles, build, size, options.memory)
+        models = ModelStore(bundles, build, size, options.memory)
         journal = Journal(_PATHS, lambda: self._state.batches.waiting, lambda: len(models.loaded()))
         batches = MicroBatches(
             models.score,

@@ -31,7 +31,7 @@ class Question:
     pooling: Pooling = "last"
 
 
-Score = Callable[[Question, Sequence[Features]], Sequence[bytes]]
+AnswerTogether = Callable[[Question, Sequence[Features]], Sequence[bytes]]
 """The answers to lesions, each as JSON. Called in the scoring thread, one call at a time."""
 Observe = Callable[[Question, int, float], None]
 """Told of each batch: its question, its lesions, its seconds."""
@@ -91,7 +91,7 @@ class MicroBatches:
 
     def __init__(
         self,
-        score: Score,
+        score: AnswerTogether,
         *,
         most_waiting: int = 4096,
         most_together: int = 64,

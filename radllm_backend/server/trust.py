@@ -25,7 +25,7 @@ OPEN_PATHS = ("/health",)
 _HOST = re.compile(rb"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?")
 
 
-class Refusal(HTTPException):
+class RefusedRequest(HTTPException):
     """A request that gets no answer but a `protocol.Problem`."""
 
     def __init__(self, status: int, code: protocol.Code, message: str, headers: dict[str, str] | None = None) -> None:
@@ -55,15 +55,15 @@ class Trust:
         """The loopback names and others."""
         return cls(token, frozenset({*LOOPBACK_NAMES, *(host.lower() for host in more_hosts)}))
 
-    def refusal(self, path: str, headers: list[tuple[bytes, bytes]]) -> Refusal | None:
+    def refusal(self, path: str, headers: list[tuple[bytes, bytes]]) -> RefusedRequest | None:
         """Why a request is refused; None where it may pass."""
         if not self._knows_host([value for name, value in headers if name == b"host"]):
-            return Refusal(403, "wrong-host", "This server does not answer to that Host header.")
+            return RefusedRequest(403, "wrong-host", "This server does not answer to that Host header.")
         if any(name == b"origin" for name, _ in headers):
-            return Refusal(403, "web-page", "This server does not answer to web pages.")
+            return RefusedRequest(403, "web-page", "This server does not answer to web pages.")
         if path in OPEN_PATHS or self._is_token([value for name, value in headers if name == b"authorization"]):
             return None
-        return Refusal(
+        return RefusedRequest(
             401,
             "bad-token",
             "The token is missing or wrong: use the one of this start of the server.",
@@ -95,7 +95,7 @@ class Gate:
         if refusal is None and scope["method"] not in ("GET", "HEAD"):
             try:
                 receive = await _whole_body(scope, receive)
-            except Refusal as too_large:
+            except RefusedRequest as too_large:
                 refusal = too_large
         if refusal is None:
             await self._app(scope, receive, send)
@@ -127,16 +127,18 @@ def _replaying(messages: list[Message], receive: Receive) -> Receive:
     return replay
 
 
-def _too_large() -> Refusal:
+def _too_large() -> RefusedRequest:
     limit = protocol.MOST_BYTES // 2**20
     # Closing the connection saves reading the rest.
     headers = {"Connection": "close"}
-    return Refusal(413, "too-large", f"The request is larger than {limit} MB: send fewer lesions at a time.", headers)
+    return RefusedRequest(
+        413, "too-large", f"The request is larger than {limit} MB: send fewer lesions at a time.", headers
+    )
 
 
 def http_problem(error: HTTPException) -> Response:
     """The answer to what Starlette itself refuses: an unknown path or a wrong method."""
-    if isinstance(error, Refusal):
+    if isinstance(error, RefusedRequest):
         return error.response()
     code: protocol.Code = "malformed"
     if error.status_code == HTTPStatus.NOT_FOUND:

@@ -26,7 +26,7 @@ CONVERTERS = {"accelerate": "accelerate>=1.15", "gguf": "gguf>=0.17"}
 _PULL = (
     "import sys; from radllm_backend.language.base_models import pull; "
     "pull('smollm2-135m-instruct', wheelhouse=__import__('pathlib').Path(sys.argv[1]) if sys.argv[1] else None, "
-    "progress=print)"
+    "progress=lambda sentence, done: print(sentence))"
 )
 
 
