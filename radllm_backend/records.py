@@ -68,7 +68,8 @@ class Extraction(Record):
     """Name of the preset, or ``custom`` for the user's own PyRadiomics file."""
     settings_sha256: SHA256
     versions: dict[str, str]
-    """Version of each package that has a part in the values."""
+    """Version of each package that has a part in the values; of PyRadiomics with ``+execute`` where its own way, which
+    takes longer, had to measure."""
     modality: str | None
     geometry: Geometry
     image_sha256: SHA256

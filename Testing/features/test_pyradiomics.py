@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -16,16 +15,15 @@ from hypothesis import strategies as st
 
 pytest.importorskip("radiomics")
 from radiomics import cShape
-from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.cropping import Margin, Source
 from radllm_backend.features.extraction import Settings, extract, load_settings, measure
 from radllm_backend.features.mesh import mesh_coefficients
 from radllm_backend.imaging.lesion import Lesion
+from Testing.support.whole_images import lesion_of, some_settings, whole
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # means of nothing, in PyRadiomics
-TEXTURES = ("firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
 POINTWISE = ("Square", "SquareRoot", "Logarithm", "Exponential")
 FACTOR = int(os.environ.get("RADLLM_CASES", "1"))
 """How many times as many generated cases as usual, which are then others each time."""
@@ -68,19 +66,6 @@ def lesions(draw, dimension: int, smallest: int, largest: int) -> Lesion:
     return lesion_of(grey.astype(kind), mask, draw(st.tuples(*[st.sampled_from([0.7, 1.0, 1.6])] * dimension)))
 
 
-def lesion_of(grey: np.ndarray, mask: np.ndarray, spacing: tuple[float, ...] | None = None) -> Lesion:
-    images = [sitk.GetImageFromArray(grey), sitk.GetImageFromArray(mask.astype(np.uint8))]
-    for image in images:
-        image.SetSpacing(spacing or (1.0,) * mask.ndim)
-    return Lesion.from_images(*images)
-
-
-def some_settings(dimension: int, images: dict, intensity: str = "as-stored", **general) -> Settings:
-    shape = "shape" if dimension == 3 else "shape2D"
-    parameters = {"imageType": images, "featureClass": dict.fromkeys((shape, *TEXTURES)), "setting": general}
-    return Settings.from_dict({"radllm": {"intensity": intensity}, **parameters})
-
-
 preparations = st.fixed_dictionaries(
     {},
     optional={
@@ -104,22 +89,6 @@ wavelets = st.fixed_dictionaries(
 
 
 # --- the two ways ---------------------------------------------------------------------------------------------------
-
-
-def whole(lesion: Lesion, chosen: Settings) -> dict[str, float]:
-    """PyRadiomics' own values, of all of the image."""
-    voxels = sitk.GetArrayFromImage(lesion.image)
-    image = sitk.Cast(lesion.image, sitk.sitkFloat64)
-    if chosen.intensity == "min-max":
-        image = (image - float(voxels.min())) / (float(voxels.max()) - float(voxels.min()))
-    elif (np.rint(voxels) == voxels).all():
-        image = sitk.Cast(lesion.image, sitk.sitkInt32)
-    general = {**(chosen.parameters.get("setting") or {}), "additionalInfo": False}
-    if lesion.image.GetDimension() == 2:
-        general["force2D"] = False
-    parameters = json.dumps({**chosen.parameters, "setting": general}, sort_keys=True)  # ours are in this order
-    stock = RadiomicsFeatureExtractor(json.loads(parameters))
-    return {name: float(np.real(value)) for name, value in stock.execute(image, lesion.mask).items()}
 
 
 def check(lesion: Lesion, chosen: Settings) -> None:
@@ -271,11 +240,13 @@ def test_pyradiomics_is_not_given_pixels_far_from_the_lesion(monkeypatch):
     seen = []
     wavelet = imageoperations.getWaveletImage
     spy = lambda image, mask, **own: seen.append(image.GetNumberOfPixels()) or wavelet(image, mask, **own)  # noqa: E731
-    monkeypatch.setattr(imageoperations, "getWaveletImage", spy)
     grey = np.random.default_rng(0).integers(0, 900, (1000, 1000)).astype(np.uint16)
     mask = np.zeros_like(grey)
     mask[500:510, 300:310] = 1
-    measure(lesion_of(grey, mask), some_settings(2, {"Wavelet": {}}, binCount=8))
+    lesion, chosen = lesion_of(grey, mask), some_settings(2, {"Wavelet": {}}, binCount=8)
+    measure(lesion, chosen)  # at first PyRadiomics' own way measures a few voxels too
+    monkeypatch.setattr(imageoperations, "getWaveletImage", spy)
+    measure(lesion, chosen)
     assert seen == [18 * 18]
 
 

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.language import base_models
+from radllm_backend.language import base_models, linear, torch_reader
 from radllm_backend.language.torch_reader import AdapterShape, LoraClassifier, PromptReader, stored_precision
 
 PROMPTS = [
@@ -131,3 +131,31 @@ def test_smollm2_merged_and_unmerged_agree(smollm2):
     model.merge()
     assert model.score(PROMPTS) == pytest.approx(before, abs=1e-4)
     assert max(before) - min(before) > 1e-3
+
+
+def test_a_whole_model_learns_by_onednn_what_it_learns_by_peft(tiny, monkeypatch):
+    """On any processor: oneDNN's operator computes on all of them, and is chosen where it is faster."""
+    gradients = []
+    for by_onednn in (False, True):
+        monkeypatch.setattr(linear, "_has_onednn", lambda chosen=by_onednn: chosen)
+        model = classifier(tiny)
+        layers = [type(layer).__name__ for layer in model.backbone.modules() if hasattr(layer, "lora_A")]
+        assert layers == ["OneDnnLoraLinear" if by_onednn else "Linear"] * 14
+        model([model.tokenise(prompt) for prompt in PROMPTS]).square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.trainable()])
+    for own, theirs in zip(*gradients, strict=True):
+        assert torch.allclose(own, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_what_the_processor_has_is_asked_of_pytorch_s_public_function_first(monkeypatch):
+    cpu = torch.device("cpu")
+    found = torch_reader.computes_bf16(cpu), torch_reader.trains_in_bf16(cpu)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_tile": False})
+    assert (torch_reader.computes_bf16(cpu), torch_reader.trains_in_bf16(cpu)) == (True, False)
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # as in PyTorch 2.6
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: found[0], raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: found[1], raising=False)
+    assert (torch_reader.computes_bf16(cpu), torch_reader.trains_in_bf16(cpu)) == found
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert (torch_reader.computes_bf16(cpu), torch_reader.trains_in_bf16(cpu)) == (False, False)

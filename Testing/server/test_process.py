@@ -128,6 +128,13 @@ def test_no_host_at_all_is_refused(tiny_server):
     assert raw(port_of(tiny_server), lines.encode()).startswith(b"HTTP/1.1 403")
 
 
+def test_half_a_request_loses_its_connection(tiny_server):
+    """After the seconds that the server was told, which are two here."""
+    begun = time.monotonic()
+    assert raw(port_of(tiny_server), b"GET /health HT") == b""
+    assert time.monotonic() - begun < 25
+
+
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:99"])
 def test_the_loopback_names_are_the_servers_own(tiny_server, host):
     assert ask(tiny_server, "GET", "/ready", headers=headers_of(tiny_server, Host=host))[0] == 200

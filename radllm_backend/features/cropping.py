@@ -174,7 +174,7 @@ def _box(mask: sitk.Image) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _preparation(image: sitk.Image, settings: SettingSection, min_max: bool) -> Prepare:
     """What makes of any part of the image what it is in the whole image, scaled and normalised."""
-    scaled = _scaling(image, min_max)
+    scaled = scaling(image, min_max)
     if not settings.get("normalize"):
         return scaled
     statistics = sitk.StatisticsImageFilter()
@@ -191,7 +191,8 @@ def _preparation(image: sitk.Image, settings: SettingSection, min_max: bool) -> 
     return normalised
 
 
-def _scaling(image: sitk.Image, min_max: bool) -> Prepare:
+def scaling(image: sitk.Image, min_max: bool) -> Prepare:
+    """What makes of any part of the image what it is in the whole image with its intensities scaled, or as stored."""
     voxels = sitk.GetArrayViewFromImage(image)
     if min_max:
         low, high = float(voxels.min()), float(voxels.max())

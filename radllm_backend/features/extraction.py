@@ -27,8 +27,8 @@ from threadpoolctl import threadpool_limits
 
 from radllm_backend import __version__
 from radllm_backend.errors import RadllmError
-from radllm_backend.features import pyradiomics
-from radllm_backend.features.cropping import source_of
+from radllm_backend.features import agreement, pyradiomics
+from radllm_backend.features.cropping import scaling, source_of
 from radllm_backend.imaging.lesion import Lesion
 from radllm_backend.records import MODALITIES, Extraction, Features
 
@@ -139,7 +139,7 @@ def extract(lesion: Lesion, settings: Settings | str | Path, *, features: Collec
         extraction=Extraction(
             preset=chosen.name,
             settings_sha256=chosen.sha256,
-            versions=_versions(),
+            versions=_versions(agreement.agrees(*_extractor_of(chosen, lesion))),
             modality=lesion.modality,
             geometry=lesion.geometry,
             image_sha256=lesion.image_sha256,
@@ -165,18 +165,9 @@ def measure(
         )
     if features is not None and not features:
         raise RadllmError("No feature is asked for: name one, or leave it to the settings.")
-    extractor = _extractor(chosen._canonical_parameters(), dimension)
-    shape, jobs = pyradiomics.plan(extractor, dimension, features)
     with _ONE_THREAD:
         try:
-            source = source_of(
-                lesion.image,
-                lesion.mask,
-                lesion.geometry.bounding_box,
-                extractor.settings,
-                min_max=chosen.intensity == "min-max",
-            )
-            result = pyradiomics.feature_values(source, extractor.settings, shape, jobs)
+            result = _measured(lesion, chosen, features)
         except (ValueError, RuntimeError, IndexError) as error:
             raise RadllmError(f"PyRadiomics cannot measure this lesion ({_reason(error)}): check its mask.") from error
     values = {name: _number(value) for name, value in result.items()}
@@ -187,6 +178,19 @@ def measure(
             f"The settings '{chosen.name}' yield no feature of a {dimension}D image: enable more feature classes."
         )
     return values
+
+
+def _measured(lesion: Lesion, settings: Settings, features: Collection[str] | None) -> dict[str, Any]:
+    """By our way through PyRadiomics, or by its own where ours would give other values."""
+    extractor, dimension = _extractor_of(settings, lesion)
+    min_max = settings.intensity == "min-max"
+    if not agreement.agrees(extractor, dimension):
+        scaled = scaling(lesion.image, min_max)
+        return agreement.execute(extractor, scaled(lesion.image), lesion.mask, features)
+    shape, jobs = pyradiomics.plan(extractor, dimension, features)
+    box = lesion.geometry.bounding_box
+    source = source_of(lesion.image, lesion.mask, box, extractor.settings, min_max=min_max)
+    return pyradiomics.feature_values(source, extractor.settings, shape, jobs)
 
 
 def _not_yielded(feature: str, settings: Settings, dimension: int) -> RadllmError:
@@ -200,6 +204,12 @@ def _number(value: Any) -> float | None:
     """A finite float; numpy 2.5 makes some shape features complex with no imaginary part."""
     number = float(np.real(value))
     return number if math.isfinite(number) else None
+
+
+def _extractor_of(settings: Settings, lesion: Lesion) -> tuple[Any, int]:
+    """The extractor for a lesion, and its dimension."""
+    dimension = lesion.image.GetDimension()
+    return _extractor(settings._canonical_parameters(), dimension), dimension
 
 
 def _extractor(parameters_json: str, dimension: int) -> Any:
@@ -271,13 +281,15 @@ class _OneThread:
 _ONE_THREAD = _OneThread()
 
 
-@lru_cache(maxsize=1)
-def _versions() -> dict[str, str]:
+@lru_cache(maxsize=2)
+def _versions(in_our_way: bool) -> dict[str, str]:
+    """Of the packages that have a part in the values; PyRadiomics' says so where its own way measured."""
     import radiomics
 
+    version = str(radiomics.__version__).lstrip("v")
     return {
         "radllm_backend": __version__,
-        "pyradiomics": str(radiomics.__version__).lstrip("v"),
+        "pyradiomics": version if in_our_way else agreement.executed(version),
         "numpy": np.__version__,
         "SimpleITK": metadata.version("SimpleITK"),
         "python": platform.python_version(),

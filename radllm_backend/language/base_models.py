@@ -389,10 +389,10 @@ def load_tokenizer(base: BaseModelFolder) -> Tokenizer:
     Raises:
         RadllmError: ``tokenizer.json`` is malformed.
     """
-    from radllm_backend.language.tokenizer_file import read_tokenizer
+    from tokenizers import Tokenizer
 
     try:
-        tokenizer = read_tokenizer(base.folder / "tokenizer.json")
+        tokenizer = Tokenizer.from_file(str(base.folder / "tokenizer.json"))
     except Exception as error:  # the library raises nothing more precise
         raise RadllmError(f"tokenizer.json in {base.folder} is malformed: fetch the model again.") from error
     tokenizer.no_truncation()

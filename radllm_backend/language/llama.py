@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from radllm_backend.files import read_json
 from radllm_backend.language.base_models import BaseModelFolder, tensors_of
-from radllm_backend.language.linear import Linear
+from radllm_backend.language.linear import OneDnnLinear
 from radllm_backend.language.packs import attend
 
 _PREFIX = "model."
@@ -158,8 +158,8 @@ class _Norm(nn.Module):
         return self.weight * (states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + self.smallest))
 
 
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    return Linear(inputs, outputs, bias=False)
+def _linear(in_features: int, out_features: int) -> nn.Linear:
+    return OneDnnLinear(in_features, out_features, bias=False)
 
 
 def _turned(heads: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:

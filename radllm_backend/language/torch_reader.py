@@ -88,8 +88,8 @@ class PromptReader(nn.Module):
         _refuse_misfit(own, weights)
         with torch.no_grad():
             for name, layer in layers.items():
-                low, high = (weights[_lora(name, part)].float() for part in "AB")
-                layer.weight = nn.Parameter(layer.weight + high @ low * (shape.alpha / shape.rank), False)
+                lora_A, lora_B = (weights[_lora(name, part)].float() for part in "AB")
+                layer.weight = nn.Parameter(layer.weight + lora_B @ lora_A * (shape.alpha / shape.rank), False)
             self.head.load_state_dict({name: weights[_HEAD + name] for name in self.head.state_dict()})
 
     @property
@@ -284,11 +284,19 @@ def best_device() -> torch.device:
 
 def computes_bf16(device: torch.device) -> bool:
     """Whether the processor computes in bf16 rather than emulating it."""
-    return trains_in_bf16(device) or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
+    return trains_in_bf16(device) or (device.type == "cpu" and _cpu_has("avx512_bf16"))
 
 
 def trains_in_bf16(device: torch.device) -> bool:
     """Whether bf16 is much faster than fp32: with AVX-512 alone it gains little, and its roundings move the result."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported()
+    return _cpu_has("amx_tile")
+
+
+def _cpu_has(instructions: str) -> bool:
+    """Whether the processor has these instructions; no where PyTorch does not say."""
+    try:
+        return bool(torch.cpu.get_capabilities().get(instructions))
+    except AttributeError:  # older versions have a function for each of them, which is not public
+        return bool(getattr(torch.cpu, f"_is_{instructions}_supported", bool)())

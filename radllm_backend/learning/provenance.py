@@ -11,6 +11,7 @@ import torch
 
 from radllm_backend import __version__
 from radllm_backend.errors import RadllmError
+from radllm_backend.language.linear import adapters_note
 from radllm_backend.language.torch_reader import best_device, trains_in_bf16
 
 _VERSIONED = ("torch", "transformers", "peft", "scikit-learn", "lightgbm", "numpy")
@@ -30,8 +31,9 @@ def versions_used() -> dict[str, str]:
 
 
 def hardware() -> str:
-    """The machine in words: system, processor, cores, and the precision that training computes in."""
+    """The machine in words: system, processor, cores, the precision that training computes in, and what fell back."""
     device = best_device()
     precision = "bf16" if trains_in_bf16(device) else "fp32"
     where = f", {torch.cuda.get_device_name()}" if device.type == "cuda" else ""
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{where}, {precision}"
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{where}, {precision}"
+    return ", ".join(filter(None, [machine, adapters_note()]))

@@ -9,7 +9,6 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.models.bundle import Bundle, read_bundle
 from radllm_backend.models.model import Model
 from radllm_backend.server.app import State, create_app
-from radllm_backend.server.connections import IDLE_SECONDS, MOST_HEADER_BYTES, REQUEST_SECONDS, Connection
+from radllm_backend.server.connections import IDLE_SECONDS, MOST_HEADER_BYTES, REQUEST_SECONDS, connection_options
 from radllm_backend.server.files import (
     default_token_file,
     loopback_socket,
@@ -214,7 +213,7 @@ class _Process:
         options = self._options
         return uvicorn.Config(
             app,
-            http=partial(Connection, request_seconds=options.request_seconds),  # type: ignore[arg-type]
+            **connection_options(options.request_seconds),
             ws="none",
             lifespan="on",
             log_config=None,
