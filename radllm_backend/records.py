@@ -81,6 +81,17 @@ def lesion_hash(extraction: Extraction) -> str:
     return hashlib.sha256((extraction.image_sha256 + extraction.mask_sha256).encode()).hexdigest()[:16]
 
 
+class KeyImage(Record):
+    """The picture of a report: the lesion, outlined, and the image around it."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    png: bytes
+    """A file's content; some 100 kB, whatever the image's size."""
+    is_slice: bool
+    """Whether it shows one slice of a volume."""
+
+
 class Features(Record):
     """Feature values of one lesion in PyRadiomics' order, by PyRadiomics' names (``original_shape2D_Sphericity``)."""
 

@@ -16,6 +16,8 @@ import pytest
 import SimpleITK as sitk
 
 from Testing.support.command_line import radllm, succeed
+from Testing.support.dicom_report_cases import STUDY
+from Testing.support.dicom_writing import write_dicom
 
 pytest.importorskip("torch")
 pytest.importorskip("radiomics")
@@ -24,6 +26,7 @@ from radllm_backend import Features, Lesion, Model, extract
 from radllm_backend.cli import doctor
 from radllm_backend.features.extraction import load_settings
 from radllm_backend.features.table import read_table
+from radllm_backend.imaging import dicom_files
 from radllm_backend.models.bundle import read_bundle
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY, Prediction
 from radllm_backend.models.shipped import shipped_models
@@ -78,6 +81,26 @@ def test_every_label_of_a_mask_gets_its_own_report(sample, tiny_model, tiny_base
     classify((sample[0], tmp_path / "labels.png"), tiny_model, tiny_base, tmp_path / "third", "--label", "3")
     alone, one_of_two = (tmp_path / place / "prediction.json" for place in ("third", "out/lesion-2"))
     assert alone.read_bytes() == one_of_two.read_bytes()
+
+
+def test_an_image_is_decoded_once_for_the_dicom_reports_of_all_its_lesions(
+    sample, tiny_model, tiny_base, tmp_path, monkeypatch
+):
+    pytest.importorskip("highdicom")
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(sample[1]))) > 0
+    labels = labels.astype(np.uint8)
+    labels[8:28, 8:28], labels[-28:-8, 8:28] = 2, 3
+    sitk.WriteImage(sitk.GetImageFromArray(labels), str(tmp_path / "labels.png"))
+    grey = sitk.GetArrayFromImage(sitk.ReadImage(str(sample[0])))
+    image = write_dicom(tmp_path / "scan.dcm", grey, Modality="US", PatientOrientation=None, **STUDY)
+    decoded, decode = [], dicom_files.stored_values
+    monkeypatch.setattr(dicom_files, "stored_values", lambda dataset: decoded.append(dataset) or decode(dataset))
+    classify((image, tmp_path / "labels.png"), tiny_model, tiny_base, tmp_path / "out", "--all", "--dicom")
+    folders = sorted((tmp_path / "out").iterdir())
+    assert [folder.name for folder in folders] == ["lesion-1", "lesion-2", "lesion-3"]
+    for folder in folders:
+        assert {"segmentation.dcm", "report.dcm"} < {path.name for path in folder.iterdir()}
+    assert len(decoded) == 1
 
 
 def test_the_same_lesion_gives_the_same_files_twice(sample, tiny_model, tiny_base, tmp_path, monkeypatch):

@@ -376,3 +376,16 @@ def test_each_seed_is_judged_by_its_own_labels(outcomes, cohort):
         assert model.auc_by_seed == pytest.approx([first, *(1 - area for area in others)])
     expected = null_estimate(named(card, "strong").auc_by_seed, len(card.models))
     assert named(card, "strong").auc == expected
+
+
+@pytest.mark.parametrize(("labels", "draws"), [("true", 1), ("shuffled", 2)])
+def test_patients_are_drawn_once_for_all_seeds_with_the_same_labels(labels, draws, outcomes, cohort, monkeypatch):
+    flipped = 1 if labels == "shuffled" else None
+    dealt = [
+        one.model_copy(update={"labels": [1 - label for label in one.labels]}) if one.seed == flipped else one
+        for one in outcomes
+    ]
+    begun, generator = [], np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: begun.append(seed) or generator(seed))
+    summarise(dealt, cohort, **DESCRIPTION)
+    assert begun == [0] * draws

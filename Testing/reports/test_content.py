@@ -17,11 +17,11 @@ from Testing.support.report_cases import (
     FULL,
     HASHES,
     HEADINGS,
-    MADE,
     NAMES,
     box_lesion,
     page,
     prediction,
+    report_of,
     section,
     share,
     summary,
@@ -36,7 +36,7 @@ def test_the_parts_come_in_their_order() -> None:
 
 def test_the_page_is_valid_html_for_a_strict_parser() -> None:
     html5lib = pytest.importorskip("html5lib", reason="needs html5lib")
-    for report in (report_html(FULL, box_lesion(), CARD, made=MADE), report_html(FULL, made=MADE)):
+    for report in (report_html(report_of(FULL, box_lesion(), CARD)), report_html(report_of(FULL))):
         html5lib.HTMLParser(strict=True).parse(report)
         soup = page(FULL, box_lesion(), CARD)
         names = [tag["id"] for tag in soup.find_all(id=True)]
@@ -51,7 +51,7 @@ def test_the_page_prints_on_two_sheets(tmp_path: Path) -> None:
 
     if find_browser() is None:
         pytest.skip("needs Chromium")
-    (tmp_path / "report.html").write_text(report_html(CROWDED, box_lesion(), CARD, made=MADE), encoding="utf-8")
+    (tmp_path / "report.html").write_text(report_html(report_of(CROWDED, box_lesion(), CARD)), encoding="utf-8")
     browse(tmp_path / "report.html", tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'page.pdf'}")
     assert len(pdfium.PdfDocument(tmp_path / "page.pdf")) == 2
 

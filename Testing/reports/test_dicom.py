@@ -29,6 +29,7 @@ from radllm_backend.models.prediction import (
 )
 from radllm_backend.reports.dicom import CALL, CAUTION, PROBABILITY, REPORT, SEGMENTATION, THRESHOLD, write_dicom
 from radllm_backend.reports.dicom_codes import feature_code, unit_of
+from radllm_backend.reports.dicom_sources import SourceFiles
 from Testing.support.dicom_report_cases import (
     CAUTIONS,
     HASH,
@@ -53,7 +54,7 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Lesion
     folder = tmp_path_factory.mktemp("ct")
     files = ct_series(folder / "scan")
     lesion = lesion_on(folder / "scan")
-    return files, lesion, *write_dicom(folder, files, lesion, prediction_of(lesion))
+    return files, lesion, *write_dicom(folder, SourceFiles.of_files(files), lesion, prediction_of(lesion))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def enhanced(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Lesi
     folder = tmp_path_factory.mktemp("enhanced")
     file = write_enhanced(folder / "scan.dcm", grey(5, SIDE, SIDE), [4, 0, 2, 8, 6], **PLACED)
     lesion = lesion_on(file)
-    return [file], lesion, *write_dicom(folder, [file], lesion, prediction_of(lesion))
+    return [file], lesion, *write_dicom(folder, SourceFiles.of_files([file]), lesion, prediction_of(lesion))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Lesio
     folder = tmp_path_factory.mktemp("mammogram")
     file = mammogram(folder / "scan.dcm")
     lesion = lesion_on(file)
-    return [file], lesion, *write_dicom(folder, [file], lesion, prediction_of(lesion))
+    return [file], lesion, *write_dicom(folder, SourceFiles.of_files([file]), lesion, prediction_of(lesion))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def ultrasound(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Le
     folder = tmp_path_factory.mktemp("ultrasound")
     file = ultrasound_in_colour(folder / "scan.dcm")
     lesion = lesion_on(file)
-    return [file], lesion, *write_dicom(folder, [file], lesion, prediction_of(lesion))
+    return [file], lesion, *write_dicom(folder, SourceFiles.of_files([file]), lesion, prediction_of(lesion))
 
 
 EVERY = pytest.mark.parametrize("written", ["picture", "ultrasound", "volume", "enhanced"])
@@ -114,7 +115,7 @@ def in_space(segmentation: Path, lesion: Lesion) -> np.ndarray:
 def test_the_segmentation_of_a_picture_is_the_mask(kind: str, tmp_path: Path) -> None:
     file = PICTURES[kind](tmp_path / "scan.dcm")
     lesion = lesion_on(file)
-    segmentation, report = write_dicom(tmp_path, [file], lesion, prediction_of(lesion))
+    segmentation, report = write_dicom(tmp_path, SourceFiles.of_files([file]), lesion, prediction_of(lesion))
     np.testing.assert_array_equal(pydicom.dcmread(segmentation).pixel_array, sitk.GetArrayFromImage(lesion.mask))
     read = hd.seg.segread(segmentation)
     source = pydicom.dcmread(file)
@@ -199,7 +200,7 @@ def test_both_belong_to_the_study_and_to_one_lesion(
 ) -> None:
     files, lesion, *outputs = request.getfixturevalue(written)
     source, (seg, report) = pydicom.dcmread(files[0]), map(pydicom.dcmread, outputs)
-    named = write_dicom(tmp_path, files, lesion, prediction_of(lesion), identifiers=True)
+    named = write_dicom(tmp_path, SourceFiles.of_files(files), lesion, prediction_of(lesion), identifiers=True)
     for dataset in (seg, report, *map(pydicom.dcmread, named)):
         for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
             wanted = STUDY[keyword] if dataset.filename in map(str, named) else None
@@ -216,7 +217,7 @@ def test_both_belong_to_the_study_and_to_one_lesion(
 
 def test_the_same_lesion_is_tracked_under_the_same_uid(picture: tuple, tmp_path: Path) -> None:
     files, lesion, _, first = picture
-    _, second = write_dicom(tmp_path, files, lesion, prediction_of(lesion))
+    _, second = write_dicom(tmp_path, SourceFiles.of_files(files), lesion, prediction_of(lesion))
     assert group_of(first).tracking_uid == group_of(second).tracking_uid
     assert pydicom.dcmread(first).SOPInstanceUID != pydicom.dcmread(second).SOPInstanceUID
 
@@ -234,7 +235,7 @@ def test_nothing_else_of_the_header_and_no_file_name_gets_out(tmp_path: Path) ->
     mask.CopyInformation(image.pixels)
     lesion = Lesion.from_images(image.pixels, mask, modality="MG", segment="MARK-segment")
     prediction = prediction_of(lesion)
-    for path in write_dicom(tmp_path, [file], lesion, prediction):
+    for path in write_dicom(tmp_path, SourceFiles.of_files([file]), lesion, prediction):
         assert b"MARK" not in path.read_bytes(), path.name
 
 
@@ -243,7 +244,9 @@ def test_a_name_that_highdicom_warns_about_is_not_printed(
 ) -> None:
     file = mammogram(tmp_path / "a.dcm", PatientName="MARK", PatientOrientation="CC")
     lesion = lesion_on(file)
-    segmentation, _ = write_dicom(tmp_path, [file], lesion, prediction_of(lesion), identifiers=True)
+    segmentation, _ = write_dicom(
+        tmp_path, SourceFiles.of_files([file]), lesion, prediction_of(lesion), identifiers=True
+    )
     assert "MARK" not in "".join([*capfd.readouterr(), caplog.text, *(str(warning.message) for warning in recwarn)])
     assert pydicom.dcmread(segmentation).PatientName == "MARK"
     assert not pydicom.dcmread(segmentation).PatientOrientation
@@ -252,7 +255,7 @@ def test_a_name_that_highdicom_warns_about_is_not_printed(
 def test_a_header_without_what_an_anonymiser_removed(tmp_path: Path) -> None:
     file = write_image(tmp_path / "a.dcm", grey(SIDE, SIDE), StudyInstanceUID="1.2.840.1")
     lesion = lesion_on(file)
-    segmentation, report = write_dicom(tmp_path, [file], lesion, prediction_of(lesion))
+    segmentation, report = write_dicom(tmp_path, SourceFiles.of_files([file]), lesion, prediction_of(lesion))
     assert not pydicom.dcmread(report).PatientID
     # Without a pixel size a length is in pixels.
     units = {item.name.meaning: item.unit.value for item in group_of(report).get_measurements()}
@@ -297,7 +300,7 @@ def test_dcmqi_misses_nothing_but_a_place_in_the_segmentation_of_a_picture(kind:
     """It reads segmentations in space only (dcmqi's issue 319), and a picture is nowhere in space."""
     file = PICTURES[kind](tmp_path / "scan.dcm")
     lesion = lesion_on(file)
-    segmentation, _ = write_dicom(tmp_path, [file], lesion, prediction_of(lesion))
+    segmentation, _ = write_dicom(tmp_path, SourceFiles.of_files([file]), lesion, prediction_of(lesion))
     arguments = ("--outputDirectory", tmp_path, "--prefix", "a", "--outputType", "nrrd", "--inputDICOM")
     refused = run("segimage2itkimage", *arguments, segmentation)
     assert refused.returncode != 0
@@ -312,7 +315,7 @@ def test_dcmqi_misses_nothing_but_a_place_in_the_segmentation_of_a_picture(kind:
 def test_our_own_reader_finds_image_and_mask_again(kind: str, tmp_path: Path) -> None:
     file = PICTURES[kind](tmp_path / "scan.dcm")
     lesion = lesion_on(file)
-    segmentation, _ = write_dicom(tmp_path, [file], lesion, prediction_of(lesion))
+    segmentation, _ = write_dicom(tmp_path, SourceFiles.of_files([file]), lesion, prediction_of(lesion))
     headers = {path: pydicom.dcmread(path) for path in (file, segmentation)}
     series = [
         Series(header.SeriesInstanceUID, header.Modality, "", "", "", {header.SOPInstanceUID: path})
@@ -331,7 +334,7 @@ def test_the_segmentation_of_a_picture_is_in_no_space(tmp_path: Path) -> None:
     for kind in ("mammogram", "with a frame of reference", "ultrasound clip"):
         file = PICTURES[kind](tmp_path / "scan.dcm")
         lesion = lesion_on(file)
-        segmentation, report = write_dicom(tmp_path, [file], lesion, prediction_of(lesion))
+        segmentation, report = write_dicom(tmp_path, SourceFiles.of_files([file]), lesion, prediction_of(lesion))
         dataset = pydicom.dcmread(segmentation)
         assert "FrameOfReferenceUID" not in dataset
         groups = {*dataset.SharedFunctionalGroupsSequence[0].dir(), *dataset.PerFrameFunctionalGroupsSequence[0].dir()}

@@ -17,7 +17,7 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.imaging.lesion import Lesion
 from radllm_backend.models.prediction import Prediction
 from radllm_backend.reports.dicom import REPORT, SEGMENTATION, write_dicom
-from radllm_backend.reports.dicom_sources import source_files
+from radllm_backend.reports.dicom_sources import SourceFiles
 from Testing.support.dicom_report_cases import SIDE, STUDY, ct_series, grey, lesion_on, mammogram, prediction_of
 
 
@@ -38,7 +38,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Lesio
 def refused(sentence: str, folder: Path, files: list[Path], lesion: Lesion, prediction: Prediction) -> None:
     before = sorted(folder.iterdir())
     with pytest.raises(RadllmError, match=sentence) as raised:
-        write_dicom(folder, files, lesion, prediction, identifiers=True)
+        write_dicom(folder, SourceFiles.of_files(files), lesion, prediction, identifiers=True)
     assert sorted(folder.iterdir()) == before
     assert str(raised.value).endswith(".")
     assert "\n" not in str(raised.value)
@@ -71,12 +71,13 @@ def test_files_that_are_not_the_image(picture: tuple, volume: tuple, tmp_path: P
 def test_the_files_of_an_image(picture: tuple, volume: tuple, tmp_path: Path) -> None:
     for files, *_ in (picture, volume):
         image = files[0] if len(files) == 1 else files[0].parent
-        assert source_files(image) == files
-    assert source_files(volume[0][0].parent, STUDY["SeriesInstanceUID"]) == volume[0]
+        assert [frame.file for frame in SourceFiles.of_image(image).frames] == files
+    of_series = SourceFiles.of_image(volume[0][0].parent, STUDY["SeriesInstanceUID"])
+    assert [frame.file for frame in of_series.frames] == volume[0]
     (tmp_path / "a.png").write_bytes(b"\x89PNG" + bytes(200))
     for image, sentence in ((tmp_path / "a.png", "is no DICOM file"), (tmp_path, "holds no DICOM image")):
         with pytest.raises(RadllmError, match=sentence):
-            source_files(image)
+            SourceFiles.of_image(image)
 
 
 def test_swapped_slices_are_noticed(tmp_path: Path) -> None:
@@ -122,4 +123,4 @@ def test_both_or_neither(picture: tuple, tmp_path: Path) -> None:
     refused("cannot be written .*report.dcm is a folder", tmp_path, files, lesion, prediction_of(lesion))
     assert (tmp_path / SEGMENTATION).read_bytes() == b"older"
     with pytest.raises(RadllmError, match="cannot be written to gone"):
-        write_dicom(tmp_path / "gone", files, lesion, prediction_of(lesion))
+        write_dicom(tmp_path / "gone", SourceFiles.of_files(files), lesion, prediction_of(lesion))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import SimpleITK as sitk
@@ -12,11 +14,14 @@ from radllm_backend.datasets.phantoms import make_phantom
 from radllm_backend.errors import RadllmError
 from radllm_backend.imaging.lesion import Lesion
 from radllm_backend.models.prediction import Prediction
+from radllm_backend.records import KeyImage
+from radllm_backend.reports import content as contents
+from radllm_backend.reports import key_image as pictures
 from radllm_backend.reports.files import EPOCH, FORMATS, write_reports
 from radllm_backend.reports.html import report_html
 from radllm_backend.reports.key_image import key_image
 from radllm_backend.reports.pdf import report_pdf
-from Testing.support.report_cases import CARD, FEATURES, FULL, MADE, PREDICTION, box_lesion, prediction
+from Testing.support.report_cases import CARD, FEATURES, FULL, MADE, PREDICTION, box_lesion, prediction, report_of
 
 FILES = {"prediction.json", "features.csv", "report.html", "report.pdf", "key-image.png"}
 
@@ -34,8 +39,8 @@ def test_the_files_are_written_and_can_be_read_back(tmp_path: Path) -> None:
     assert json_text.endswith("}\n")
     assert "\r" not in json_text
     assert Prediction.model_validate_json(json_text) == PREDICTION
-    assert (folder / "report.html").read_bytes().decode() == report_html(PREDICTION, box_lesion(), made=MADE)
-    assert (folder / "report.pdf").read_bytes() == report_pdf(PREDICTION, box_lesion(), made=MADE)
+    assert (folder / "report.html").read_bytes().decode() == report_html(report_of(PREDICTION, box_lesion()))
+    assert (folder / "report.pdf").read_bytes() == report_pdf(report_of(PREDICTION, box_lesion()))
 
 
 def test_the_features_open_in_a_spreadsheet(tmp_path: Path) -> None:
@@ -49,8 +54,8 @@ def test_the_features_open_in_a_spreadsheet(tmp_path: Path) -> None:
 def test_only_the_asked_formats_are_written(tmp_path: Path) -> None:
     write_reports(tmp_path / "all", FULL, FEATURES, box_lesion(), CARD, formats=FORMATS)
     assert {path.name for path in (tmp_path / "all").iterdir()} == FILES
-    assert (tmp_path / "all" / "key-image.png").read_bytes() == key_image(box_lesion())
-    assert (tmp_path / "all" / "report.pdf").read_bytes() == report_pdf(FULL, box_lesion(), CARD, made=MADE)
+    assert (tmp_path / "all" / "key-image.png").read_bytes() == key_image(box_lesion()).png
+    assert (tmp_path / "all" / "report.pdf").read_bytes() == report_pdf(report_of(FULL, box_lesion(), CARD))
     write_reports(tmp_path / "some", PREDICTION, FEATURES, formats=["png", "csv"])
     assert [path.name for path in (tmp_path / "some").iterdir()] == ["features.csv"]  # there is no picture of nothing
     with pytest.raises(RadllmError, match=r"^There is no report as 'docx': choose from json, csv, html, pdf, png\.$"):
@@ -66,6 +71,35 @@ def test_the_same_lesion_gives_the_same_bytes(tmp_path: Path) -> None:
         write_reports(tmp_path / name, FULL, FEATURES, lesion, CARD, formats=FORMATS)
     for path in (tmp_path / "first").iterdir():
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
+
+
+def test_a_key_image_serves_for_a_lesion_that_is_not_at_hand(tmp_path: Path) -> None:
+    drawn = KeyImage.model_validate_json(key_image(box_lesion()).model_dump_json())
+    for name, shown in (("here", box_lesion()), ("drawn elsewhere", drawn)):
+        write_reports(tmp_path / name, FULL, FEATURES, shown, CARD)
+    for name in FILES:
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "drawn elsewhere" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(("formats", "times"), [(FORMATS, 1), (["html", "pdf"], 1), (["json", "csv"], 0)])
+def test_page_and_pdf_share_their_content_and_their_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, formats: Sequence[str], times: int
+) -> None:
+    made: list[str] = []
+    for module, part in ((contents, "rows"), (pictures, "_largest_slice")):
+        monkeypatch.setattr(module, part, counting(getattr(module, part), made))
+    write_reports(tmp_path, FULL, FEATURES, box_lesion(), CARD, formats=formats)
+    assert sorted(made) == sorted(["rows", "_largest_slice"] * times)
+
+
+def counting(function: Callable[..., Any], calls: list[str]) -> Callable[..., Any]:
+    """The same function, which tells when it is called."""
+
+    def told(*given: Any) -> Any:
+        calls.append(function.__name__)
+        return function(*given)
+
+    return told
 
 
 def test_only_page_and_pdf_say_when_they_were_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,12 +21,12 @@ from radllm_backend.reports.key_image import key_image
 from Testing.support.report_cases import (
     EXTRACTION,
     HASHES,
-    MADE,
     MODEL,
     PREDICTION,
     box_lesion,
     page,
     prediction,
+    report_of,
     section,
     share,
     words,
@@ -204,7 +204,7 @@ def test_a_prediction_with_nan_cannot_be_made(number: float) -> None:
 
 
 def test_the_page_needs_nothing_from_outside_and_forbids_it() -> None:
-    html = report_html(PREDICTION, box_lesion(), made=MADE)
+    html = report_html(report_of(PREDICTION, box_lesion()))
     soup = BeautifulSoup(html, "html.parser")
     policy = soup.find("meta", attrs={"http-equiv": "Content-Security-Policy"})
     assert isinstance(policy, Tag)
@@ -215,7 +215,7 @@ def test_the_page_needs_nothing_from_outside_and_forbids_it() -> None:
     ]
     assert len(sources) == 1
     encoded = str(sources[0]).removeprefix("data:image/png;base64,")
-    assert base64.b64decode(encoded, validate=True) == key_image(box_lesion())
+    assert base64.b64decode(encoded, validate=True) == key_image(box_lesion()).png
     rest = html.replace(encoded, "")
     assert "http" not in rest.replace("http-equiv", "")
     assert not re.search(r"url\(|@import|\son\w+=|javascript:", rest, re.IGNORECASE)

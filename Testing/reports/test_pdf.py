@@ -16,11 +16,11 @@ from Testing.support.report_cases import (
     FULL,
     HASHES,
     HEADINGS,
-    MADE,
     MODEL,
     PREDICTION,
     box_lesion,
     prediction,
+    report_of,
     share,
 )
 
@@ -36,7 +36,7 @@ from radllm_backend.reports.pdf_page import latin
 
 @pytest.fixture(scope="module")
 def full() -> bytes:
-    return report_pdf(FULL, box_lesion(), CARD, made=MADE)
+    return report_pdf(report_of(FULL, box_lesion(), CARD))
 
 
 def texts(pdf: bytes) -> list[str]:
@@ -110,7 +110,7 @@ def test_every_page_says_that_it_is_for_research_and_which_one_it_is(full: bytes
 
 
 def test_even_a_crowded_one_has_two_pages() -> None:
-    assert len(texts(report_pdf(CROWDED, box_lesion(), CARD, made=MADE))) == 2
+    assert len(texts(report_pdf(report_of(CROWDED, box_lesion(), CARD)))) == 2
 
 
 def test_the_pages_are_drawn_within_their_margins(full: bytes) -> None:
@@ -129,12 +129,12 @@ def test_the_pages_are_drawn_within_their_margins(full: bytes) -> None:
 
 def test_it_needs_neither_lesion_nor_card_nor_explanation() -> None:
     unexplained = prediction(features=[share("Energy", None)], cautions=[], extraction=None)
-    said = text(report_pdf(unexplained, made=MADE))
+    said = text(report_pdf(report_of(unexplained)))
     for expected in ("No cautions.", "not computed", MODEL.trained_on, "does not say how they were extracted"):
         assert expected in said
     for absent in ("How well", "Nearest", "In words", "Training lesions", "Rules"):
         assert absent not in said
-    assert len(texts(report_pdf(PREDICTION, made=MADE))) == 1
+    assert len(texts(report_pdf(report_of(PREDICTION)))) == 1
 
 
 def test_findings_are_in_words_and_what_is_left_out_is_counted() -> None:
@@ -142,7 +142,7 @@ def test_findings_are_in_words_and_what_is_left_out_is_counted() -> None:
         features=[share(f"F{number}", number / 10) for number in range(30)],
         descriptors=[DescriptorShare(descriptor="mass_shape", name="Mass Shape", value="irregular", effect=9.0)],
     )
-    said = text(report_pdf(many, made=MADE))
+    said = text(report_pdf(report_of(many)))
     assert "Mass Shape +9.00 irregular" in said
     assert f"{31 - MOST_ROWS} more features that moved it less: see prediction.json." in said
 
@@ -159,7 +159,7 @@ def test_findings_are_in_words_and_what_is_left_out_is_counted() -> None:
     ids=lambda changes: next(iter(changes)),
 )
 def test_texts_of_any_length_and_alphabet_are_laid_out(changes: dict[str, Any]) -> None:
-    pages = pictures(report_pdf(prediction(**changes), made=MADE))
+    pages = pictures(report_pdf(report_of(prediction(**changes))))
     for picture in pages:
         assert np.asarray(picture)[:, -30:].min() == 255  # nothing runs over the right edge
 
@@ -173,4 +173,4 @@ def test_what_latin_cannot_write() -> None:
 def test_a_wide_lesion_has_its_picture_above_the_caption() -> None:
     lesion = box_lesion((0.4, 0.1))
     wide = Lesion(lesion.image, lesion.mask, "US", spacing_known=True)
-    assert "Yellow: outline of the lesion" in text(report_pdf(PREDICTION, wide, made=MADE))
+    assert "Yellow: outline of the lesion" in text(report_pdf(report_of(PREDICTION, wide)))

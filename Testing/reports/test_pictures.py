@@ -13,7 +13,7 @@ from PIL import Image
 
 from radllm_backend.models.prediction import Prediction
 from radllm_backend.reports.html import report_html
-from Testing.support.report_cases import CARD, FULL, MADE, box_lesion
+from Testing.support.report_cases import CARD, FULL, box_lesion, report_of
 from Testing.support.take_screenshots import browse, find_browser, without_blank_end
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="needs Chromium: apt-get install chromium")
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(find_browser() is None, reason="needs Chromium: 
 
 def written(folder: Path, prediction: Prediction) -> Path:
     path = folder / "report.html"
-    path.write_text(report_html(prediction, box_lesion(), CARD, made=MADE), encoding="utf-8")
+    path.write_text(report_html(report_of(prediction, box_lesion(), CARD)), encoding="utf-8")
     return path
 
 

@@ -33,6 +33,7 @@ pytest.importorskip("imagecodecs", reason="the tests write DICOM files with imag
 import pydicom
 from pydicom.uid import UltrasoundImageStorage
 
+from radllm_backend.imaging import dicom_files
 from radllm_backend.imaging.image_files import read_image
 from radllm_backend.reports.dicom import PROBABILITY
 from Testing.slicer.harness.dicom import DicomDatabase
@@ -133,6 +134,17 @@ def test_masks_and_reports_go_into_the_study_of_the_image(one: Any, database: Di
         chances.append((segment, chance))
     expected = {result.segmentId: 100 * result.prediction.probability for result in one.panel.results.results}
     assert dict(chances) == pytest.approx(expected)
+
+
+def test_the_picture_is_decoded_once_for_both_lesions(
+    one: Any, database: DicomDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_segmentation(load(database, ultrasound(tmp_path)))
+    classify(one)
+    decoded, decode = [], dicom_files.stored_values
+    monkeypatch.setattr(dicom_files, "stored_values", lambda dataset: decoded.append(dataset) or decode(dataset))
+    assert add(one).endswith("the oval, the spiculated.")
+    assert len(decoded) == 1
 
 
 @pytest.mark.long

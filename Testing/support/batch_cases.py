@@ -33,6 +33,7 @@ from radllm_backend.models.model import Model
 
 ROOT = Path(__file__).resolve().parents[2]
 READ = "Testing.support.batch_cases:read_generated"
+READ_BY_WORKERS = "Testing.support.batch_cases:read_by_a_worker"
 
 
 def candidate(number: int, segment: str = "lesion") -> Candidate:
@@ -72,6 +73,14 @@ def read_generated(chosen: Candidate) -> Lesion:
     return Lesion.from_images(
         sitk.GetImageFromArray(grey.astype(np.uint8)), sitk.GetImageFromArray(mask), modality="US", spacing_known=True
     )
+
+
+def read_by_a_worker(chosen: Candidate) -> Lesion:
+    """The same, and an error in any process that is no Dask worker."""
+    from distributed import get_worker
+
+    get_worker()
+    return read_generated(chosen)
 
 
 def _fail(chosen: Candidate) -> None:

@@ -36,7 +36,9 @@ from radllm_backend.models.prediction import (
 )
 from radllm_backend.models.reference import ClassQuantiles
 from radllm_backend.records import CalibrationBin, Estimate, Extraction, Features, Geometry
+from radllm_backend.reports.content import Content, content
 from radllm_backend.reports.html import report_html
+from radllm_backend.reports.key_image import key_image
 
 MADE = datetime(2026, 11, 25, 17, 30, tzinfo=UTC)
 HEADINGS = [
@@ -249,8 +251,13 @@ def box_lesion(spacing: tuple[float, float] = (0.1, 0.1), spacing_known: bool = 
     return Lesion.from_images(*images, modality="US", spacing_known=spacing_known)
 
 
+def report_of(predicted: Prediction, lesion: Lesion | None = None, card: ModelCard | None = None) -> Content:
+    """What page and PDF are made of."""
+    return content(predicted, key_image(lesion) if lesion else None, card, made=MADE)
+
+
 def page(predicted: Prediction, lesion: Lesion | None = None, card: ModelCard | None = None) -> BeautifulSoup:
-    return BeautifulSoup(report_html(predicted, lesion, card, made=MADE), "html.parser")
+    return BeautifulSoup(report_html(report_of(predicted, lesion, card)), "html.parser")
 
 
 def words(element: Tag | None) -> str:

@@ -254,7 +254,7 @@ class _Run:
             key = f"lesions-{uuid.uuid4().hex}"
             given = ([lesion.model_dump_json() for lesion in lesions], self._settings_text, self.plan.read)
             try:
-                future = client.submit(measure_lesions, *given, key=key, pure=False)
+                future = client.submit(measure_lesions, *given, pictures=self.plan.reports, key=key, pure=False)
             except Exception as error:  # Dask says in many ways that it is closed
                 raise scheduler_gone() from error
             self._flying[key], self._futures[key] = lesions, future
@@ -293,7 +293,9 @@ class _Run:
             if measured.features is None:
                 self._add([row_of(self.plan, candidate, seconds=measured.seconds, reason=measured.reason)])
             else:
-                self._waiting.append(MeasuredLesion(candidate, measured.features, measured.seconds, time.monotonic()))
+                self._waiting.append(
+                    MeasuredLesion(candidate, measured.features, measured.seconds, time.monotonic(), measured.picture)
+                )
 
     def _answers(self, client: Client, future: Any, lesions: list[Candidate]) -> list[Measurement]:
         """What a worker says of lesions; nothing where they have to be measured again."""

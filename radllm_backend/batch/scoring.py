@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 from radllm_backend.batch.candidates import Candidate, Found
 from radllm_backend.batch.cluster import Place
 from radllm_backend.batch.results import Row, reading_of, title_of
-from radllm_backend.batch.worker import READER, lesion_of, reason_of
+from radllm_backend.batch.worker import READER, reason_of
 from radllm_backend.models.prediction import ModelIdentity, Prediction
-from radllm_backend.records import Features
+from radllm_backend.records import Features, KeyImage
 from radllm_backend.reports.files import write_reports
 from radllm_backend.server.client import ServerError
 
@@ -81,6 +81,8 @@ class MeasuredLesion:
     """That reading and measuring took."""
     since: float
     """When it was measured, by `time.monotonic`."""
+    picture: KeyImage | None = None
+    """Where its reports are asked for: the image itself stays with the worker."""
 
 
 def scored(plan: BatchPlan, lesions: Sequence[MeasuredLesion]) -> list[Row]:
@@ -121,7 +123,7 @@ def _scored_row(plan: BatchPlan, lesion: MeasuredLesion, found: Prediction | str
     if plan.reports and isinstance(found, Prediction):
         try:
             folder = plan.report_folder(lesion.candidate.key)
-            write_reports(folder, found, lesion.features, lesion_of(lesion.candidate, plan.read), plan.card)
+            write_reports(folder, found, lesion.features, lesion.picture, plan.card)
         except Exception as error:
             reason = reason_of(error, lesion.candidate)
     prediction = found if isinstance(found, Prediction) and not reason else None

@@ -16,7 +16,7 @@ from radllm_backend.batch.candidates import Candidate
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.extraction import Settings, extract
 from radllm_backend.imaging.lesion import Lesion
-from radllm_backend.records import Features, Record
+from radllm_backend.records import Features, KeyImage, Record
 
 READER = "radllm_backend.batch.lesions:read_lesion"
 """The function that makes a `Lesion` of a `Candidate`, as ``module:function``."""
@@ -27,36 +27,49 @@ class Measurement(Record):
     """Features, or the reason why there are none."""
 
     features: Features | None = None
+    picture: KeyImage | None = None
+    """All that its reports need of the image."""
     reason: str = ""
     seconds: float = 0
+    """Of reading and measuring."""
 
 
-def measure_lesions(candidates: Sequence[str], settings: str, reader: str = READER) -> list[str]:
+def measure_lesions(
+    candidates: Sequence[str], settings: str, reader: str = READER, *, pictures: bool = False
+) -> list[str]:
     """Read lesions and extract their features. Whatever goes wrong is in the answers: nothing is raised.
 
     Args:
         candidates: each a `Candidate` as JSON.
         settings: name and content of the `Settings`, as `settings_text` writes them.
         reader: ``module:function`` that reads a lesion.
+        pictures: whether their reports will need a picture, which is drawn here, where the image is.
 
     Returns:
         A `Measurement` as JSON for each.
     """
-    return [_measured(candidate, settings, reader).model_dump_json() for candidate in candidates]
+    return [_measured(candidate, settings, reader, pictures).model_dump_json() for candidate in candidates]
 
 
-def _measured(candidate: str, settings: str, reader: str) -> Measurement:
+def _measured(candidate: str, settings: str, reader: str, pictures: bool) -> Measurement:
     begun = time.perf_counter()
     chosen = Candidate.model_validate_json(candidate)
     try:
-        features, reason = extract(lesion_of(chosen, reader), _settings(settings)), ""
+        lesion = _lesion_of(chosen, reader)
+        features = extract(lesion, _settings(settings))
+        seconds = time.perf_counter() - begun
+        return Measurement(features=features, picture=_drawn(lesion) if pictures else None, seconds=seconds)
     except Exception as error:  # one lesion in thousands, of files from anywhere: it stops nothing
-        features, reason = None, reason_of(error, chosen)
-    seconds = time.perf_counter() - begun
-    return Measurement(features=features, reason=reason, seconds=seconds)
+        return Measurement(reason=reason_of(error, chosen), seconds=time.perf_counter() - begun)
 
 
-def lesion_of(candidate: Candidate, reader: str) -> Lesion:
+def _drawn(lesion: Lesion) -> KeyImage:
+    from radllm_backend.reports.key_image import key_image  # a worker whose lesions have no reports starts without it
+
+    return key_image(lesion)
+
+
+def _lesion_of(candidate: Candidate, reader: str) -> Lesion:
     """Read a lesion.
 
     Raises:

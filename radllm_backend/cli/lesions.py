@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ from radllm_backend.errors import RadllmError
 if TYPE_CHECKING:
     from radllm_backend.imaging.lesion import Lesion
     from radllm_backend.models.prediction import Prediction
+    from radllm_backend.reports.dicom_sources import SourceFiles
 
 ImageArgument = Annotated[Path, typer.Argument(help="Image: DICOM file or folder, NRRD, NIfTI, PNG, TIFF or JPEG.")]
 MaskArgument = Annotated[Path, typer.Argument(help="Mask: NRRD, .seg.nrrd, NIfTI, PNG or TIFF on the image's grid.")]
@@ -77,14 +77,15 @@ def classify(
     check_output_folder(output)
     check_confidence(confidence)
     descriptors = parse_descriptors(descriptor or [])
-    write_dicom = _dicom_writer(image, series, identifiers) if dicom else None
+    source = _dicom_source(image, series) if dicom else None
     chosen = Model.load(model, base_model)
     reading = _reading(spacing, modality, resample, series)
+    picture = source.image if source else image
     if every:
-        lesions = Lesion.all_from_files(image, mask, **reading)
+        lesions = Lesion.all_from_files(picture, mask, **reading)
         folders = [output / f"lesion-{number}" for number in range(1, len(lesions) + 1)]
     else:
-        lesions = [Lesion.from_files(image, mask, label=label, segment=segment, **reading)]
+        lesions = [Lesion.from_files(picture, mask, label=label, segment=segment, **reading)]
         folders = [output]
     extracted = [extract(lesion, chosen.settings) for lesion in lesions]
     features = [row.model_copy(update={"descriptors": descriptors}) for row in extracted]
@@ -96,18 +97,23 @@ def classify(
         ]
     for folder, prediction, row, lesion in zip(folders, predictions, features, lesions, strict=True):
         write_reports(folder, prediction, row, lesion, chosen.card)
-        if write_dicom:
-            write_dicom(folder, lesion, prediction)
+        if source:
+            _write_dicom(folder, source, lesion, prediction, identifiers)
         show_prediction(prediction, folder / "report.html", lesion.segment if every else "")
 
 
-def _dicom_writer(image: Path, series: str | None, identifiers: bool) -> Callable[[Path, Lesion, Prediction], object]:
-    """What writes SEG and SR beside the other reports; RadllmError at once where the image is not DICOM."""
-    from radllm_backend.reports.dicom import write_dicom
-    from radllm_backend.reports.dicom_sources import source_files
+def _dicom_source(image: Path, series: str | None) -> SourceFiles:
+    """What SEG and SR refer to; an error at once where the image is not DICOM, or highdicom is missing."""
+    import radllm_backend.reports.dicom  # noqa: F401
+    from radllm_backend.reports.dicom_sources import SourceFiles
 
-    files = source_files(image, series)
-    return lambda folder, lesion, prediction: write_dicom(folder, files, lesion, prediction, identifiers=identifiers)
+    return SourceFiles.of_image(image, series)
+
+
+def _write_dicom(folder: Path, source: SourceFiles, lesion: Lesion, prediction: Prediction, identifiers: bool) -> None:
+    from radllm_backend.reports.dicom import write_dicom
+
+    write_dicom(folder, source, lesion, prediction, identifiers=identifiers)
 
 
 def describe(

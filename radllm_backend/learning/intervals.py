@@ -5,12 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
-from radllm_backend.features.arrays import FloatArray
+from radllm_backend.features.arrays import FloatArray, IntArray
+from radllm_backend.learning.metrics import patient_bootstrap
 from radllm_backend.records import Estimate
 
 CONFIDENCE = 0.95
+
+
+def draws(groups: NDArray[np.str_], labels: IntArray, rounds: int) -> IntArray:
+    """How often each lesion counts: once each, then as each round of `patient_bootstrap` drew it.
+
+    All figures of the same lesions share one such draw, so that they can be compared round by round.
+
+    Args:
+        groups: the patient of each lesion.
+
+    Returns:
+        [1 + rounds × lesions], with which a figure of `metrics` becomes what `estimate` takes.
+
+    Raises:
+        RadllmError: lesions of one class only.
+    """
+    everybody = np.ones((1, len(labels)), dtype=np.int_)
+    return np.vstack([everybody, patient_bootstrap(groups, labels, rounds)])
 
 
 def estimate(figure: FloatArray) -> Estimate:

@@ -12,13 +12,12 @@ from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions
 from radllm_backend.features.descriptors import descriptor_name
 from radllm_backend.learning.calibrating import cross_fitted_probabilities
-from radllm_backend.learning.intervals import estimate, without_surplus
+from radllm_backend.learning.intervals import draws, estimate, without_surplus
 from radllm_backend.learning.metrics import (
     area_under_curve,
     brier,
     calibration_curve,
     expected_calibration_error,
-    patient_bootstrap,
 )
 from radllm_backend.learning.scorecard import BOOTSTRAP_ROUNDS, Outcome
 from radllm_backend.models.bundle import CalibrationCheck, Performance, Subgroup
@@ -33,6 +32,8 @@ class OutOfFold:
     """By model, the one of the bundle first; log-odds-like, one a lesion."""
     folds: IntArray
     """In which fold each lesion was held out."""
+    draws: IntArray
+    """Of these lesions, as `intervals.draws` gives them: every figure of a card is of the same rounds."""
 
     @classmethod
     def pooled(cls, outcomes: Sequence[Outcome], own: str, lesions: Lesions) -> OutOfFold:
@@ -47,7 +48,7 @@ class OutOfFold:
         for outcome in outcomes:
             scores[outcome.model][outcome.rows] = outcome.scores
             folds[outcome.rows] = outcome.fold
-        return cls(scores, folds)
+        return cls(scores, folds, draws(lesions.groups, lesions.labels, BOOTSTRAP_ROUNDS))
 
     @property
     def logits(self) -> FloatArray:
@@ -64,8 +65,7 @@ class OutOfFold:
 
 def performances(judged: OutOfFold, lesions: Lesions) -> list[Performance]:
     """The AUC of every model with its interval, and its difference from the first one's on the same lesions."""
-    draws = _draws(lesions)
-    areas = {name: area_under_curve(lesions.labels, scores, draws) for name, scores in judged.scores.items()}
+    areas = {name: area_under_curve(lesions.labels, scores, judged.draws) for name, scores in judged.scores.items()}
     own, *baselines = areas.items()
     return [_performance(*own), *(_performance(name, area, own[1]) for name, area in baselines)]
 
@@ -85,7 +85,11 @@ def subgroups(judged: OutOfFold, lesions: Lesions, descriptor: str) -> list[Subg
         rows = np.flatnonzero(values == value)
         part = lesions.take(rows)
         if len(set(part.labels.tolist())) == 2:
-            own = OutOfFold({name: scores[rows] for name, scores in judged.scores.items()}, judged.folds[rows])
+            own = OutOfFold(
+                {name: scores[rows] for name, scores in judged.scores.items()},
+                judged.folds[rows],
+                draws(part.groups, part.labels, BOOTSTRAP_ROUNDS),  # its own patients
+            )
             found.append(
                 Subgroup(
                     name=f"{descriptor_name(descriptor)}: {value or 'not given'}",
@@ -101,24 +105,17 @@ def calibration_check(judged: OutOfFold, lesions: Lesions) -> CalibrationCheck:
     """Expected calibration error and Brier score before and after calibration, with intervals."""
     raw = 1 / (1 + np.exp(-np.clip(judged.logits, -50, 50)))
     scaled = cross_fitted_probabilities(judged.logits, lesions.labels, lesions.groups)
-    draws = _draws(lesions)
 
     def ece(probabilities: FloatArray) -> Estimate:
-        return estimate(without_surplus(expected_calibration_error(lesions.labels, probabilities, counts=draws)))
+        return estimate(without_surplus(expected_calibration_error(lesions.labels, probabilities, counts=judged.draws)))
 
     return CalibrationCheck(
         ece_before=ece(raw),
         ece_after=ece(scaled),
-        brier_before=estimate(brier(lesions.labels, raw, draws)),
-        brier_after=estimate(brier(lesions.labels, scaled, draws)),
+        brier_before=estimate(brier(lesions.labels, raw, judged.draws)),
+        brier_after=estimate(brier(lesions.labels, scaled, judged.draws)),
         curve=calibration_curve(lesions.labels, scaled),
     )
-
-
-def _draws(lesions: Lesions) -> IntArray:
-    """The lesions as they are, then each round of the bootstrap of patients."""
-    everybody = np.ones((1, len(lesions)), dtype=np.int_)
-    return np.vstack([everybody, patient_bootstrap(lesions.groups, lesions.labels, BOOTSTRAP_ROUNDS)])
 
 
 def _performance(name: str, area: FloatArray, own: FloatArray | None = None) -> Performance:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions
-from radllm_backend.learning.intervals import estimate, null_estimate, without_surplus
+from radllm_backend.learning.intervals import draws, estimate, null_estimate, without_surplus
 from radllm_backend.learning.metrics import (
     area_under_curve,
     brier,
@@ -25,7 +25,6 @@ from radllm_backend.learning.metrics import (
     delong_test,
     expected_calibration_error,
     holm,
-    patient_bootstrap,
     roc_points,
     treat_all,
 )
@@ -181,7 +180,7 @@ def summarise(outcomes: Sequence[Outcome], lesions: Lesions, **description: Unpa
     judged = np.unique([row for outcome in outcomes for row in outcome.rows])
     cohort = lesions.take(judged)
     by_seed = {seed: [outcome for outcome in outcomes if outcome.seed == seed] for seed in description["seeds"]}
-    truths = {seed: _truth(own, judged, cohort) for seed, own in by_seed.items() if own}
+    truths = _truths({seed: own for seed, own in by_seed.items() if own}, judged, cohort)
     models = [_judged(own, truths) for own in _by_model(outcomes)]
     baseline = _best_baseline(models)
     return Scorecard(
@@ -266,12 +265,17 @@ def _by_model(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
     return list(found.values())
 
 
-def _truth(outcomes: Sequence[Outcome], judged: IntArray, cohort: Lesions) -> _Truth:
-    """Of the outcomes of one seed. The rounds are the same for every seed, but for those that drew one class only."""
+def _truths(by_seed: Mapping[int, Sequence[Outcome]], judged: IntArray, cohort: Lesions) -> dict[int, _Truth]:
+    """Of each seed. Seeds with the same labels, which are all unless these were shuffled, share one bootstrap."""
+    labels = {seed: _labels(outcomes, judged) for seed, outcomes in by_seed.items()}
+    drawn = {own: draws(cohort.groups, np.array(own), BOOTSTRAP_ROUNDS) for own in set(labels.values())}
+    return {seed: _Truth(judged, np.array(own), drawn[own]) for seed, own in labels.items()}
+
+
+def _labels(outcomes: Sequence[Outcome], judged: IntArray) -> tuple[int, ...]:
+    """Of the judged lesions, as the outcomes of one seed have them."""
     label = {row: label for outcome in outcomes for row, label in zip(outcome.rows, outcome.labels, strict=True)}
-    labels = np.array([label.get(row, 0) for row in judged.tolist()])
-    rounds = patient_bootstrap(cohort.groups, labels, BOOTSTRAP_ROUNDS)
-    return _Truth(judged, labels, np.vstack([np.ones((1, len(cohort)), dtype=np.int_), rounds]))
+    return tuple(label.get(row, 0) for row in judged.tolist())
 
 
 def _judged(outcomes: list[Outcome], truths: Mapping[int, _Truth]) -> _Judged:

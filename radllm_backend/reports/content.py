@@ -10,7 +10,7 @@ from radllm_backend.features.wording import findings
 from radllm_backend.models.bundle import ModelCard
 from radllm_backend.models.cautions import rules
 from radllm_backend.models.prediction import Counterfactual, Prediction, percent
-from radllm_backend.records import Estimate, Extraction
+from radllm_backend.records import Estimate, Extraction, KeyImage
 from radllm_backend.reports.geometry import FeatureRow, rows
 
 MOST_ROWS = 12
@@ -37,6 +37,7 @@ class Content:
     """All that a report says, in its order; what is not known is empty."""
 
     prediction: Prediction
+    picture: KeyImage | None
     card: ModelCard | None
     made: datetime
     accuracy: str
@@ -65,17 +66,21 @@ class Content:
         return any(row.strip for row in self.rows)
 
 
-def content(prediction: Prediction, card: ModelCard | None, made: datetime) -> Content:
-    """Put into words what is known of a prediction.
+def content(
+    prediction: Prediction, picture: KeyImage | None = None, card: ModelCard | None = None, *, made: datetime
+) -> Content:
+    """Put into words what is known of a prediction, once for the page and the PDF.
 
     Args:
+        picture: of its lesion; without it the report has none.
         card: of its model; without it the report has nothing of the training lesions.
-        made: when, for the provenance.
+        made: when; the report holds no other time.
     """
     shares = prediction.strongest()
     is_explained = any(share.effect is not None for share in shares)
     return Content(
         prediction=prediction,
+        picture=picture,
         card=card,
         made=made,
         accuracy=_accuracy(prediction),

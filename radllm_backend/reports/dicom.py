@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from radllm_backend.reports.dicom_codes import (
     private_code,
     unit_of,
 )
-from radllm_backend.reports.dicom_sources import SourceFiles, read_source
+from radllm_backend.reports.dicom_sources import LesionFrames, SourceFiles, read_source
 
 SEGMENTATION, REPORT = "segmentation.dcm", "report.dcm"
 PROBABILITY = codes.DCM.ProbabilityOfCancer
@@ -57,7 +57,7 @@ logging.getLogger("highdicom").setLevel(logging.ERROR)  # its warnings quote the
 
 def write_dicom(
     folder: Path,
-    sources: Sequence[str | Path],
+    files: SourceFiles,
     lesion: Lesion,
     prediction: Prediction,
     *,
@@ -67,8 +67,8 @@ def write_dicom(
 
     Args:
         folder: must exist.
-        sources: the DICOM files of the lesion's image, in any order: one with one frame (a mammogram, an ultrasound
-            picture), one enhanced multi-frame file, or all slices of a series.
+        files: those of the lesion's image: one with one frame (a mammogram, an ultrasound picture), one enhanced
+            multi-frame file, or all slices of a series. For several lesions on an image, give the same each time.
         lesion: on the grid that the files give, as ``read_image`` reads them.
         prediction: the one of this lesion.
         identifiers: whether they carry the patient's name, ID and whatever else of the patient and the study highdicom
@@ -85,19 +85,19 @@ def write_dicom(
     hashes = (lesion.image_sha256, lesion.mask_sha256)
     if extraction is None or (extraction.image_sha256, extraction.mask_sha256) != hashes:
         raise RadllmError("The prediction is of another lesion than the one to be exported: classify this one first.")
-    source = read_source(sources, lesion)
+    source = read_source(files, lesion)
     if not identifiers:
         source.forget_patient()
-    with _refused(Path(sources[0]).name):
+    with _refused(files.frames[0].file.name):
         identity = sr.TrackingIdentifier(
             uid=generate_uid(entropy_srcs=[_MAKER, lesion_hash(extraction)]),
             identifier=f"Lesion {lesion_hash(extraction)}",
         )
         segmentation = _segmentation(source, identity)
         report = _report(source, segmentation, _measurements(source, segmentation, identity, prediction, extraction))
-        files = {SEGMENTATION: _bytes_of(segmentation), REPORT: _bytes_of(report)}
+        written = {SEGMENTATION: _bytes_of(segmentation), REPORT: _bytes_of(report)}
     try:
-        write_together(folder, files)
+        write_together(folder, written)
     except OSError as error:
         raise RadllmError(
             f"The DICOM report cannot be written to {folder.name} ({error.strerror or error}): "
@@ -136,7 +136,7 @@ def _instance(title: str, file: str) -> dict[str, Any]:
     }
 
 
-def _segmentation(source: SourceFiles, identity: sr.TrackingIdentifier) -> seg.Segmentation:
+def _segmentation(source: LesionFrames, identity: sr.TrackingIdentifier) -> seg.Segmentation:
     description = seg.SegmentDescription(
         segment_number=1,
         segment_label="Lesion",
@@ -181,7 +181,7 @@ def _orientation(header: Dataset) -> list[str] | None:
 
 
 def _measurements(
-    source: SourceFiles,
+    source: LesionFrames,
     segmentation: seg.Segmentation,
     identity: sr.TrackingIdentifier,
     prediction: Prediction,
@@ -205,7 +205,7 @@ def _measurements(
     return group
 
 
-def _reference(source: SourceFiles, segmentation: seg.Segmentation) -> sr.ReferencedSegment:
+def _reference(source: LesionFrames, segmentation: seg.Segmentation) -> sr.ReferencedSegment:
     """Points to the segmentation and to every frame on which the lesion lies (highdicom finds one frame a file)."""
     images = [
         sr.SourceImageForSegmentation(header.SOPClassUID, header.SOPInstanceUID, frames)
@@ -217,7 +217,7 @@ def _reference(source: SourceFiles, segmentation: seg.Segmentation) -> sr.Refere
 
 
 def _report(
-    source: SourceFiles, segmentation: seg.Segmentation, group: sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+    source: LesionFrames, segmentation: seg.Segmentation, group: sr.VolumetricROIMeasurementsAndQualitativeEvaluations
 ) -> sr.Comprehensive3DSR:
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=_observer()),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from pydicom.dataset import Dataset
 from radllm_backend.errors import RadllmError
 from radllm_backend.imaging import dicom_files
 from radllm_backend.imaging.dicom_files import Frame, is_dicom
-from radllm_backend.imaging.image_files import read_image
+from radllm_backend.imaging.image_files import ImageFile, read_image
 from radllm_backend.imaging.lesion import Lesion
 
 _TYPE_2 = (
@@ -46,8 +48,8 @@ class _Plane:
 
 
 @dataclass(frozen=True, eq=False)
-class SourceFiles:
-    """The files of a lesion's image, and the lesion's mask in the order of their frames."""
+class LesionFrames:
+    """The frames of a lesion's image, and the lesion's mask in the order of their frames."""
 
     headers: list[Dataset]
     """One a file (not its pixels): all slices of a series, or one file; mended where highdicom would stumble."""
@@ -75,39 +77,76 @@ class SourceFiles:
         return [(header, (frames + 1).tolist() if "NumberOfFrames" in header else None)]
 
 
-def source_files(image: Path, series: str | None = None) -> list[Path]:
-    """The DICOM files that ``read_image(image, series)`` reads: the file itself, or those of a folder's series.
+@dataclass(frozen=True, eq=False)
+class SourceFiles:
+    """The DICOM files of an image, read and decoded once for all lesions on it; `of_files` and `of_image` make one."""
 
-    Raises:
-        RadllmError: the image is no DICOM file, or the folder holds no or several series.
+    frames: list[Frame]
+    path: Path | None = None
+    """The file, or the folder of the series, of which `read_image` makes the image; None of files from here and there.
     """
-    if not image.is_dir():
-        _check_dicom(image)
-        return [image]
-    return sorted({frame.file for frame in dicom_files.read_frames(image, series)})
+    series: str | None = None
+    _decoded: dict[Path, NDArray[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of_files(cls, files: Sequence[str | Path]) -> SourceFiles:
+        """Files of an image that somebody else has read, in any order.
+
+        Raises:
+            RadllmError: there are none, or they are gone, damaged or no DICOM images.
+        """
+        return cls(_frames(files))
+
+    @classmethod
+    def of_image(cls, path: Path, series: str | None = None) -> SourceFiles:
+        """What ``read_image(path, series)`` reads: the file itself, or a folder's series.
+
+        Raises:
+            RadllmError: it is no DICOM file, or the folder holds no or several series.
+        """
+        if not path.is_dir():
+            return cls(_frames([path]), path)
+        return cls(dicom_files.read_frames(path, series), path, series)
+
+    @cached_property
+    def image(self) -> ImageFile:
+        """The image, for lesions to be made on; of what `of_image` made."""
+        assert self.path is not None
+        return read_image(self.path, self.series)
+
+    def shown(self, plane: _Plane) -> NDArray[Any]:
+        """The grey values of a frame, [rows, columns]."""
+        if self.path:
+            return _stack(self.image.pixels)[plane.slice]
+        file = plane.frame.file
+        if file not in self._decoded:
+            self._decoded[file] = _stack(read_image(file).pixels)
+        stack = self._decoded[file]
+        # A file of several frames is read as a volume, in the order of its slices.
+        return stack[plane.slice if len(stack) > 1 else 0]
 
 
-def read_source(files: Sequence[str | Path], lesion: Lesion) -> SourceFiles:
+def read_source(files: SourceFiles, lesion: Lesion) -> LesionFrames:
     """Find out how the frames of a lesion's DICOM files and the slices of its image belong together.
 
     Args:
-        files: in any order.
         lesion: on the grid that the files give, as ``read_image`` reads them.
 
     Raises:
-        RadllmError: the files are gone, damaged or no DICOM images, or the lesion's image is another one: in size,
-            place, direction or, where the mask lies, in its pixels.
+        RadllmError: the files are gone or damaged, or the lesion's image is another one: in size, place, direction or,
+            where the mask lies, in its pixels.
     """
-    planes = _planes(_frames(files), lesion)
-    _check_pixels(planes, lesion)
+    planes = _planes(files.frames, lesion)
+    _check_pixels(files, planes, lesion)
     one_file = len({plane.frame.file for plane in planes}) == 1
     in_order = sorted(planes, key=lambda plane: plane.frame.index if one_file else plane.slice)
-    headers = list({plane.frame.file: plane.frame.header for plane in in_order}.values())
+    # Copies: they are mended and may forget the patient for this lesion alone.
+    headers = copy.deepcopy(list({plane.frame.file: plane.frame.header for plane in in_order}.values()))
     has_place = planes[0].frame.has_geometry
     for header in headers:
         _mend(header, headers[0], lesion.image if has_place else None)
     mask = (_stack(lesion.mask) > 0).astype(np.uint8)
-    return SourceFiles(headers, mask[[plane.slice for plane in in_order]], has_place)
+    return LesionFrames(headers, mask[[plane.slice for plane in in_order]], has_place)
 
 
 def _frames(files: Sequence[str | Path]) -> list[Frame]:
@@ -164,25 +203,23 @@ def _other_image(name: str, found: str) -> RadllmError:
     return RadllmError(f"{name} is not this lesion's image (it has {found}): give the files that the image came from.")
 
 
-def _check_pixels(planes: list[_Plane], lesion: Lesion) -> None:
+def _check_pixels(files: SourceFiles, planes: list[_Plane], lesion: Lesion) -> None:
     """Compare what the frames under the mask show with the lesion's image: the other breast has the same size.
 
     A constant may lie between them and the sign may be the other, since programs differ in what they make of
     MONOCHROME1.
     """
     values, mask = _stack(lesion.image), _stack(lesion.mask)
-    stored: dict[Path, NDArray[Any]] = {}
     for plane in planes:
-        file = plane.frame.file
-        if not mask[plane.slice].any():
-            continue
-        if file not in stored:
-            stored = {file: _stack(read_image(file).pixels)}
-        # A file of several frames is read as a volume, in the order of its slices.
-        shown = stored[file][plane.slice if len(stored[file]) > 1 else 0].astype(float)
-        own = values[plane.slice].astype(float)
-        if min(np.ptp(shown - own), np.ptp(shown + own)) > _SAME_PIXELS * np.ptp(own):
-            raise _other_image(file.name, "other pixels")
+        if mask[plane.slice].any() and not _same_pixels(files.shown(plane), values[plane.slice]):
+            raise _other_image(plane.frame.file.name, "other pixels")
+
+
+def _same_pixels(shown: NDArray[Any], own: NDArray[Any]) -> bool:
+    if np.array_equal(shown, own):  # the usual case, and much faster
+        return True
+    shown, own = shown.astype(float), own.astype(float)
+    return bool(min(np.ptp(shown - own), np.ptp(shown + own)) <= _SAME_PIXELS * np.ptp(own))
 
 
 def _stack(image: sitk.Image) -> NDArray[Any]:

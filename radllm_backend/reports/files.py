@@ -8,13 +8,16 @@ Windows writes decimal commas, Excel wants *Data, From Text/CSV* instead of a do
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.files import write_together
+from radllm_backend.records import KeyImage
+from radllm_backend.reports.content import Content, content
 from radllm_backend.reports.html import report_html
 from radllm_backend.reports.key_image import key_image
 
@@ -33,7 +36,7 @@ def write_reports(
     folder: Path,
     prediction: Prediction,
     features: Features,
-    lesion: Lesion | None = None,
+    lesion: Lesion | KeyImage | None = None,
     card: ModelCard | None = None,
     *,
     made: datetime | None = None,
@@ -45,7 +48,8 @@ def write_reports(
 
     Args:
         folder: made if missing.
-        lesion: shown in the reports, if given; without it there is no ``key-image.png``.
+        lesion: shown in the reports, if given: itself, or its key image where the lesion is not at hand; without it
+            there is no ``key-image.png``.
         card: of the model; without it the reports have nothing of the training lesions.
         made: when; now, or at the time in the environment variable ``SOURCE_DATE_EPOCH``, if not given.
         formats: which of `FORMATS`.
@@ -54,10 +58,17 @@ def write_reports(
         RadllmError: an unknown format, a malformed ``SOURCE_DATE_EPOCH``, or the folder cannot be written.
     """
     time = made or _now()
+
+    @cache
+    def report() -> Content:
+        """Made once, and only where a format needs it."""
+        picture = lesion if lesion is None or isinstance(lesion, KeyImage) else key_image(lesion)
+        return content(prediction, picture, card, made=time)
+
     files = {
-        name: content
+        name: data
         for kind in dict.fromkeys(formats)
-        for name, content in _file(kind, prediction, features, lesion, card, time).items()
+        for name, data in _file(kind, prediction, features, report).items()
     }
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -71,14 +82,7 @@ def write_reports(
         ) from error
 
 
-def _file(
-    kind: str,
-    prediction: Prediction,
-    features: Features,
-    lesion: Lesion | None,
-    card: ModelCard | None,
-    made: datetime,
-) -> dict[str, bytes]:
+def _file(kind: str, prediction: Prediction, features: Features, report: Callable[[], Content]) -> dict[str, bytes]:
     """The file of a format by its name; none for a picture without a lesion."""
     match kind:
         case "json":
@@ -86,13 +90,14 @@ def _file(
         case "csv":
             return {"features.csv": features.to_csv().encode()}
         case "html":
-            return {"report.html": report_html(prediction, lesion, card, made=made).encode()}
+            return {"report.html": report_html(report()).encode()}
         case "pdf":
             from radllm_backend.reports.pdf import report_pdf  # its library takes a while
 
-            return {"report.pdf": report_pdf(prediction, lesion, card, made=made)}
+            return {"report.pdf": report_pdf(report())}
         case "png":
-            return {"key-image.png": key_image(lesion)} if lesion else {}
+            picture = report().picture
+            return {"key-image.png": picture.png} if picture else {}
     raise RadllmError(f"There is no report as '{kind}': choose from {', '.join(FORMATS)}.")
 
 

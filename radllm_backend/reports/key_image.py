@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
+
+from radllm_backend.records import KeyImage
 
 if TYPE_CHECKING:
     from radllm_backend.imaging.lesion import Lesion
@@ -27,21 +28,12 @@ _SCALE_BARS_MM = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 _Slice = NDArray[Any]
 _Mask = NDArray[np.bool_]
 
-_drawn: WeakKeyDictionary[Lesion, bytes] = WeakKeyDictionary()
-"""Pictures of the lesions that are still in use: page, PDF and file show the same one."""
 
-
-def key_image(lesion: Lesion) -> bytes:
+def key_image(lesion: Lesion) -> KeyImage:
     """A PNG of the lesion and its surroundings with the outline drawn on it, in the proportions of the spacing.
 
     Of a 3D lesion it shows the slice with the largest area; with a known spacing it has a scale bar.
     """
-    if lesion not in _drawn:
-        _drawn[lesion] = _draw(lesion)
-    return _drawn[lesion]
-
-
-def _draw(lesion: Lesion) -> bytes:
     image, mask = _largest_slice(lesion)
     width_mm, height_mm = lesion.image.GetSpacing()[:2]
     window = _around(mask, height_mm, width_mm)
@@ -56,7 +48,7 @@ def _draw(lesion: Lesion) -> bytes:
         _draw_scale_bar(picture, pixels_per_mm)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", compress_level=_COMPRESSION)
-    return buffer.getvalue()
+    return KeyImage(png=buffer.getvalue(), is_slice=lesion.image.GetDimension() == 3)
 
 
 def _largest_slice(lesion: Lesion) -> tuple[_Slice, _Mask]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import partial
 from typing import TYPE_CHECKING
 
 from fpdf.enums import XPos, YPos
 
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY, FeatureShare, percent
-from radllm_backend.reports.content import Content, content, signed, significant
-from radllm_backend.reports.key_image import key_image
+from radllm_backend.reports.content import Content, signed, significant
 from radllm_backend.reports.pdf_drawings import (
     CALLS,
     draw_calibration_curve,
@@ -37,9 +36,7 @@ from radllm_backend.reports.pdf_page import (
 )
 
 if TYPE_CHECKING:
-    from radllm_backend.imaging.lesion import Lesion
-    from radllm_backend.models.bundle import ModelCard
-    from radllm_backend.models.prediction import Prediction
+    from radllm_backend.records import KeyImage
     from radllm_backend.reports.geometry import FeatureRow
 
 _PICTURE = 52.0
@@ -51,26 +48,17 @@ _SOURCE, _HASH, _HASH_LINE = (32.0, 60.0), 88.0, 3.3
 _CAUTION, _CAUTION_PANEL = (138, 90, 0), (253, 246, 227)
 
 
-def report_pdf(
-    prediction: Prediction, lesion: Lesion | None = None, card: ModelCard | None = None, *, made: datetime
-) -> bytes:
-    """The report as a file's content; the same bytes for the same arguments.
-
-    Args:
-        lesion: for the key image; without it there is none.
-        card: of the model; without it there is nothing of the training lesions.
-        made: when; the file holds no other time.
-    """
-    report = content(prediction, card, made)
+def report_pdf(report: Content) -> bytes:
+    """The report as a file's content; the same bytes for the same report."""
     pages = Pages()
     pages.set_title("RadiomicsLLM report")
     pages.set_lang("en-GB")
     pages.set_subject(RESEARCH_USE_ONLY)
     pages.set_creator("RadiomicsLLM")
-    pages.set_creation_date(made.astimezone(UTC))
+    pages.set_creation_date(report.made.astimezone(UTC))
     pages.add_page()
     _title(pages)
-    _result(pages, report, lesion)
+    _result(pages, report)
     _cautions(pages, report)
     _features(pages, report)
     pages.side_by_side(_words_columns(report))
@@ -90,10 +78,10 @@ def _title(pages: Pages) -> None:
     pages.set_y(pages.get_y() + 3)
 
 
-def _result(pages: Pages, report: Content, lesion: Lesion | None) -> None:
+def _result(pages: Pages, report: Content) -> None:
     prediction, top, x, below = report.prediction, pages.get_y(), MARGIN, 0.0
-    if lesion:
-        below = _picture(pages, lesion, top) + 1
+    if report.picture:
+        below = _picture(pages, report.picture, top) + 1
         x = MARGIN + _PICTURE + 6
         pages.set_y(top)
     width, colour = MARGIN + WIDTH - x, CALLS[prediction.call]
@@ -117,16 +105,16 @@ def _result(pages: Pages, report: Content, lesion: Lesion | None) -> None:
     pages.set_y(max(pages.get_y(), below))
 
 
-def _picture(pages: Pages, lesion: Lesion, top: float) -> float:
+def _picture(pages: Pages, picture: KeyImage, top: float) -> float:
     """The key image with its caption; returns where that ends."""
     words = "The lesion, outlined, and the image around it"
     shown = pages.image(
-        io.BytesIO(key_image(lesion)), MARGIN, top, _PICTURE, _PICTURE, keep_aspect_ratio=True, alt_text=words
+        io.BytesIO(picture.png), MARGIN, top, _PICTURE, _PICTURE, keep_aspect_ratio=True, alt_text=words
     )
     # Where the picture is wider than high it stands in the middle of its square.
     pages.set_y(top + (_PICTURE + shown.rendered_height) / 2 + 1)
     pages.font(SMALL, colour=QUIET)
-    where = ", on the slice where it is largest" if lesion.image.GetDimension() == 3 else ""
+    where = ", on the slice where it is largest" if picture.is_slice else ""
     pages.paragraph(f"Yellow: outline of the lesion{where}", width=_PICTURE)
     return pages.get_y()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from .SegmentResult import SegmentResult
 
 if TYPE_CHECKING:
     from radllm_backend import Lesion
+    from radllm_backend.reports.dicom_sources import SourceFiles
 
 
 @dataclass
@@ -44,7 +45,9 @@ class DicomExport:
             RadllmError: the volume's files are gone or cannot be referred to, a lesion is another one by now, or the
                 database did not take the new files.
         """
-        files, count = self.database.files(self.lesions.volumeNode), len(self.lesions.results)
+        # Read in the background with the first lesion, and decoded once for all of them.
+        files = cache(partial(_files, self.database.files(self.lesions.volumeNode)))
+        count = len(self.lesions.results)
         # On Windows a cancelled step may still have a file open.
         with tempfile.TemporaryDirectory(prefix="RadiomicsLLM-", ignore_cleanup_errors=True) as folder:
             for index, result in enumerate(self.lesions.results):
@@ -56,9 +59,15 @@ class DicomExport:
         return sentence.format(segments=", ".join(result.segmentName for result in self.lesions.results))
 
 
-def _write(folder: Path, files: Sequence[Path], lesion: Callable[[], Lesion], result: SegmentResult) -> None:
+def _files(files: Sequence[Path]) -> SourceFiles:
+    from radllm_backend.reports.dicom_sources import SourceFiles
+
+    return SourceFiles.of_files(files)
+
+
+def _write(folder: Path, files: Callable[[], SourceFiles], lesion: Callable[[], Lesion], result: SegmentResult) -> None:
     from radllm_backend.reports.dicom import write_dicom
 
     folder.mkdir()
     # With the patient, as in the image's own files: Slicer makes up another one where the ID is empty.
-    write_dicom(folder, files, lesion(), result.prediction, identifiers=True)
+    write_dicom(folder, files(), lesion(), result.prediction, identifiers=True)
