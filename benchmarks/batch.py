@@ -108,7 +108,7 @@ def _seconds_in_a_loop(lesions: Lesions, model: Model) -> float:
     for image, mask in lesions:
         found = extractor.execute(str(image), str(mask))
         values = {name: float(value) for name, value in found.items() if not name.startswith("diagnostics_")}
-        model.predict_many([Features(values=values)])
+        model.predict(Features(values=values), explain=False)
     return time.perf_counter() - begun
 
 
@@ -121,7 +121,7 @@ def _bound(lesions: Lesions, model: Model) -> str:
         read = time.perf_counter()
         features = extract(lesion, model.settings)
         measured = time.perf_counter()
-        model.predict_many([features])
+        model.predict(features, explain=False)
         steps.append((read - begun, measured - read, time.perf_counter() - measured))
     reading, measuring, scoring = (statistics.median(each) for each in zip(*steps, strict=True))
     return f"alone a lesion takes {reading:.2f} s to read, {measuring:.2f} s to measure and {scoring:.2f} s to score"

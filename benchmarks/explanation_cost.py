@@ -19,6 +19,7 @@ import torch
 
 from radllm_backend import Model
 from radllm_backend.features.table import read_table
+from radllm_backend.models.bundle import read_bundle
 from radllm_backend.records import Features
 
 TABLE = Path(__file__).resolve().parents[1] / "Resources" / "TrainingTables" / "breast-us.csv"
@@ -31,11 +32,12 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = read_table(TABLE).rows()
     rows = rows[:: max(1, len(rows) // count)][:count]
-    findings, numbers = Model.load("breast-us"), Model.load("breast-us")
+    bundle = read_bundle("breast-us")
+    findings = Model(bundle)
     # The head was trained on findings: with numbers the scores mean nothing, and cost what they cost.
-    numbers._template = dataclasses.replace(numbers._template, style="numbers", quantiles=())
+    numbers = Model(dataclasses.replace(bundle, card=bundle.card.model_copy(update={"style": "numbers"})))
     for name, model in (("findings", findings), ("numbers", numbers)):
-        model.predict_many(rows[:1])  # loads it
+        model.predict(rows[0], explain=False)  # loads it
         ratios = [measured(model, row) for row in rows]
         print(
             f"8 features as {name}: a prediction with its reasons takes {statistics.median(ratios):.1f} times as long "
@@ -46,7 +48,7 @@ def main() -> None:
 def measured(model: Model, row: Features) -> float:
     """In turn, and of either the quicker time: other work on the machine only ever adds to one."""
     rounds = [
-        (seconds(lambda: model.predict_many([row])), seconds(lambda: model.predict_many([row], explain=True)))
+        (seconds(lambda: model.predict(row, explain=False)), seconds(lambda: model.predict(row, explain=True)))
         for _ in range(2)
     ]
     alone, explained = map(min, zip(*rounds, strict=True))

@@ -49,7 +49,7 @@ def comparisons(runs: int, work: Path, tell: Tell) -> Iterator[Comparison]:
             "scoring",
             case,
             (called, partial(usual, prompts)),
-            partial(model.predict_many, lesions),
+            partial(model.predict_many, lesions, explain=False),
             runs=runs,
             clock=time.process_time,
             wanted=wanted,

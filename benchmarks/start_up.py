@@ -43,7 +43,7 @@ def comparisons(runs: int, work: Path, tell: Tell) -> Iterator[Comparison]:
     )
     model = Model.load(MODEL)
     lesion = sample_lesion(model.card)
-    (prompt,) = (one.prompt for one in model.predict_many([lesion]))
+    prompt = model.read(lesion).prompt
     base = locate(model.card.base.name).folder
     yield compare(
         "start-up",
@@ -61,7 +61,7 @@ def first_answer(lesion: Features, token_file: Path) -> None:
     """Start a server, and ask it for one prediction; its end is not waited for."""
     arguments = ["--model", MODEL, "--token-file", str(token_file)]
     with LocalServer.start(arguments) as server:
-        server.client().model(MODEL).predict_many([lesion])
+        server.client().model(MODEL).predict(lesion, explain=False)
         server.process.kill()
     token_file.unlink(missing_ok=True)
 

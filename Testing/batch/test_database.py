@@ -73,7 +73,7 @@ def agrees(row: Row, candidate: Candidate, model: Model, work: Path) -> bool:
 
 def result_of(lesion: Lesion, model: Model) -> Prediction | str:
     try:
-        return model.predict_many([extract(lesion, model.settings)])[0]
+        return model.predict(extract(lesion, model.settings), explain=False)
     except RadllmError as error:
         return str(error)
 

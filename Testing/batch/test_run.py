@@ -169,7 +169,7 @@ class Stub:
         self.sha256, self.identity, self.settings = model.sha256, model.identity, model.settings
         self._model, self._problem = model, problem
 
-    def predict_many(self, lesions, *, explain=False):
+    def predict_many(self, lesions, *, explain):
         if any(lesion.values["spoilt"] for lesion in lesions):
             raise self._problem
         return self._model.predict_many(lesions, explain=explain)

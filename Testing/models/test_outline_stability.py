@@ -62,7 +62,7 @@ def lesion(phantom_folder: Path) -> Lesion:
 
 @pytest.fixture(scope="module")
 def prediction(lesion: Lesion, model: Model) -> Prediction:
-    return model.predict_many([extract(lesion, model.settings)])[0]
+    return model.predict(extract(lesion, model.settings), explain=False)
 
 
 # --- outlines -------------------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def test_the_range_is_that_of_the_same_lesion_with_other_masks(lesion, model, pr
     for variant in found.variants:
         mask = outlines(lesion)[variant.name]
         other = Lesion.from_images(lesion.image, mask, modality="US")
-        alone = model.predict_many([extract(other, model.settings)])[0]
+        alone = model.predict(extract(other, model.settings), explain=False)
         assert variant.probability == pytest.approx(alone.probability, abs=1e-9)
         probabilities.append(variant.probability)
         calls.add(alone.call)
@@ -194,14 +194,14 @@ def test_descriptors_and_confidence_are_those_of_the_prediction(lesion, model, p
     stability(lesion, model, prediction.model_copy(update={"descriptors": [share], "band": band}), seeds=1)
     ((lesions, options),) = asked
     assert [row.descriptors for row in lesions] == [{"mass_shape": "oval"}] * 3
-    assert options["confidence"] == 0.7
+    assert options == {"confidence": 0.7, "explain": False}
 
 
 def test_what_is_left_of_a_small_lesion(model):
     small = np.zeros((40, 40), bool)
     small[20:22, 20:22] = True
     lesion = drawn(small)
-    prediction = model.predict_many([extract(lesion, model.settings)])[0]
+    prediction = model.predict(extract(lesion, model.settings), explain=False)
     found = {one.name: one.probability for one in stability(lesion, model, prediction).variants}
     assert found[SMALLER] is None
     assert found[LARGER] is not None
@@ -230,7 +230,7 @@ def test_a_lesion_in_a_volume(volume_model, monkeypatch):
     monkeypatch.setenv("RADLLM_CACHE", str(volume_model.parent / "cache"))
     model = Model.load(volume_model)
     lesion = drawn(ellipse((16, 40, 40), (8, 20, 20), (4, 9, 8)), (0.7, 0.7, 1.0))
-    prediction = model.predict_many([extract(lesion, model.settings)])[0]
+    prediction = model.predict(extract(lesion, model.settings), explain=False)
     found = stability(lesion, model, prediction)
     assert all(one.probability is not None for one in found.variants)
     assert found.low < found.high

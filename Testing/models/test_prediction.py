@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from radllm_backend.models.prediction import SCHEMA_VERSION, prediction_schema
+from radllm_backend.models.prediction import SCHEMA_VERSION, Band, call_word, prediction_schema
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "Resources" / "Schemas" / f"prediction-{SCHEMA_VERSION}.schema.json"
 
@@ -30,6 +30,23 @@ def test_it_names_every_field_and_its_version():
     assert not re.search(r"/(home|root|work)/", json.dumps(schema))
 
 
+@pytest.mark.parametrize(
+    ("probability", "band", "call"),
+    [
+        (0.49, None, "likely benign"),
+        (0.5, None, "likely malignant"),
+        (0.29, (0.3, 0.6), "likely benign"),
+        (0.3, (0.3, 0.6), "uncertain"),
+        (0.6, (0.3, 0.6), "uncertain"),
+        (0.61, (0.3, 0.6), "likely malignant"),
+        (0.55, (0.1, 0.2), "likely malignant"),
+    ],
+)
+def test_the_band_is_uncertain_and_the_threshold_divides_the_rest(probability, band, call):
+    edges = Band(low=band[0], high=band[1], confidence=0.8) if band else None
+    assert call_word(probability, 0.5, edges) == call
+
+
 def test_predictions_keep_to_it(tiny_model, tiny_base, phantom_table, fresh_cache):
     pytest.importorskip("torch")
     validator = pytest.importorskip("jsonschema_rs").Draft202012Validator(prediction_schema())
@@ -37,7 +54,7 @@ def test_predictions_keep_to_it(tiny_model, tiny_base, phantom_table, fresh_cach
     from radllm_backend.features.table import read_table
 
     model, rows = Model.load(tiny_model, tiny_base), read_table(phantom_table).rows()
-    for prediction in (model.predict(rows[0]), *model.predict_many(rows[1:3])):
+    for prediction in (model.predict(rows[0]), *model.predict_many(rows[1:3], explain=False)):
         content = json.loads(prediction.model_dump_json())
         assert validator.is_valid(content)
         assert not validator.is_valid({**content, "probability": 1.5})

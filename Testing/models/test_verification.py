@@ -157,7 +157,7 @@ def test_a_lesion_in_a_volume(volume_model, monkeypatch):
 def test_a_shipped_model_is_found_by_its_name(smollm2, tmp_path):
     files = BREAST_US / "case003.png", BREAST_US / "case003_tumor.png"
     model = Model.load("breast-us")
-    prediction = model.predict_many([extract(Lesion.from_files(*files), model.settings)])[0]
+    prediction = model.predict(extract(Lesion.from_files(*files), model.settings), explain=False)
     (tmp_path / "prediction.json").write_text(prediction.model_dump_json())
     assert "match: " in succeed("verify", tmp_path / "prediction.json", *files).output
 
@@ -298,7 +298,7 @@ def test_a_difference_below_the_tolerance_is_none(prediction, lesion, model):
 def test_a_prediction_without_an_image(prediction, lesion, model):
     values = Features(values={share.feature: share.value for share in prediction.features})
     with pytest.raises(RadllmError, match="from a table or from descriptors alone"):
-        verification.repeat(model.predict_many([values])[0], lesion, model)
+        verification.repeat(model.predict(values, explain=False), lesion, model)
 
 
 def test_a_model_that_is_not_shipped_has_to_be_given(record, sample, prediction):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -68,7 +69,7 @@ def model(tiny_model: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFa
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RADLLM_CACHE", str(tmp_path_factory.mktemp("cache")))
         loaded = Model.load(tiny_model, tiny_base)
-        loaded.predict_many(lesions(tiny_model, 1))
+        loaded.predict_many(lesions(tiny_model, 1), explain=False)
     return loaded
 
 
@@ -77,9 +78,17 @@ def test_a_remote_model_is_the_model(remote, model, tiny_model):
     assert (remote.name, remote.sha256, remote.identity) == (model.name, model.sha256, model.identity)
     assert remote.settings == model.settings
     assert remote.predict(some[0], confidence=0.9) == model.predict(some[0], confidence=0.9)
-    assert remote.predict_many(some) == model.predict_many(some)
+    assert remote.predict(some[1], explain=False) == model.predict(some[1], explain=False)
+    assert remote.predict_many(some, explain=False) == model.predict_many(some, explain=False)
+    assert remote.predict_many(some[:2]) == model.predict_many(some[:2])
     assert np.array_equal(remote.embed(some[:3]), model.embed(some[:3]))
     assert np.array_equal(remote.embed(some[:3], "mean"), model.embed(some[:3], "mean"))
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_many", "embed", "warm_up"])
+def test_a_remote_model_is_called_as_the_model_is(method):
+    here, there = (inspect.signature(getattr(kind, method)).parameters.values() for kind in (Model, RemoteModel))
+    assert [(one.name, one.kind, one.default) for one in there] == [(one.name, one.kind, one.default) for one in here]
 
 
 def test_the_models_own_words_come_through(remote, model, tiny_model):
@@ -119,7 +128,7 @@ def test_what_may_not_be_sent_is_refused_here(remote, tiny_model, changes, where
 
 def test_progress_is_told_and_can_end_the_call(remote, tiny_model):
     some, told = lesions(tiny_model, 30, seed=12), []
-    remote.predict_many(some, progress=lambda what, done: told.append((what, done)))
+    remote.predict_many(some, explain=False, progress=lambda what, done: told.append((what, done)))
     assert told[-1] == ("Predicting", 1.0)
     assert len(told) > 1
     assert [done for _, done in told] == sorted(done for _, done in told)
@@ -128,22 +137,22 @@ def test_progress_is_told_and_can_end_the_call(remote, tiny_model):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        remote.predict_many(some, progress=stop)
-    assert len(remote.predict_many(some[:2])) == 2
+        remote.predict_many(some, explain=False, progress=stop)
+    assert len(remote.predict_many(some[:2], explain=False)) == 2
 
 
 def test_many_threads_share_a_client(tiny_server, model, tiny_model):
     client, found = tiny_server.client(), {}
 
     def ask(seed: int) -> None:
-        found[seed] = client.model("tiny").predict_many(lesions(tiny_model, 3, seed))
+        found[seed] = client.model("tiny").predict_many(lesions(tiny_model, 3, seed), explain=False)
 
     threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == {seed: model.predict_many(lesions(tiny_model, 3, seed)) for seed in range(16)}
+    assert found == {seed: model.predict_many(lesions(tiny_model, 3, seed), explain=False) for seed in range(16)}
     client.close()
     assert client.alive()
 

@@ -56,7 +56,7 @@ class Load:
         while not self._stop.is_set():
             seed += 100
             try:
-                (prediction,) = self.client.model("tiny").predict_many(lesions(self.model, 1, seed))
+                (prediction,) = self.client.model("tiny").predict_many(lesions(self.model, 1, seed), explain=False)
                 self.answers.append((seed, prediction))
             except RadllmError as error:
                 self.errors.append(error)
@@ -102,7 +102,7 @@ def test_killed_under_load_and_started_again_and_stopped_under_load(tiny_model, 
         load.stop()
         here = Model.load(tiny_model, tiny_base)
         for seed, prediction in load.answers[:: max(1, len(load.answers) // 20)]:
-            (expected,) = here.predict_many(lesions(tiny_model, 1, seed))
+            (expected,) = here.predict_many(lesions(tiny_model, 1, seed), explain=False)
             assert prediction.logit == pytest.approx(expected.logit, abs=1e-6)
         _stop_while_requests_wait(second, tiny_model, here)
     assert not uds.exists()

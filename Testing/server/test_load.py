@@ -25,7 +25,7 @@ def model(tiny_model: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFa
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RADLLM_CACHE", str(tmp_path_factory.mktemp("cache")))
         loaded = Model.load(tiny_model, tiny_base)
-        loaded.predict_many(lesions(tiny_model, 1))
+        loaded.predict_many(lesions(tiny_model, 1), explain=False)
     return loaded
 
 
@@ -37,7 +37,7 @@ def metric(server, name: str) -> float:
 @pytest.mark.long
 def test_sixty_four_clients_get_exactly_their_own_answers(tiny_server, model, tiny_model):
     pool = lesions(tiny_model, 400, seed=3)
-    here = {one.extraction.image_sha256: one for one in model.predict_many(pool)}
+    here = {one.extraction.image_sha256: one for one in model.predict_many(pool, explain=False)}
     wrong, answered = [], []
 
     def client(number: int) -> None:

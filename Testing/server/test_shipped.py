@@ -47,9 +47,9 @@ def test_the_shipped_model_says_the_same_over_the_socket(smollm2, tmp_path):
     server: LocalServer = started[0]
     with server:
         (lesion,) = lesions("breast-us", 1, seed=1)
-        there = client.model("breast-us").predict_many([lesion])[0]
+        there = client.model("breast-us").predict(lesion, explain=False)
         model = Model.load("breast-us")
-        here = model.predict_many([lesion])[0]
+        here = model.predict(lesion, explain=False)
         assert there.logit == pytest.approx(here.logit, abs=1e-6)
         assert there.model_dump(exclude={"logit", "probability"}) == here.model_dump(exclude={"logit", "probability"})
         lines = [json.loads(line) for line in server.log().splitlines() if line.startswith("{")]

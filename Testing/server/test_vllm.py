@@ -141,7 +141,7 @@ def test_the_predictions_are_the_same(vllm, tiny_model, tiny_base, cache):
         assert (one.prompt, one.call, one.cautions) == (other.prompt, other.call, other.cautions)
     vllm.requests.clear()
     told: list[float] = []
-    model.predict_many(some + some, progress=lambda what, done: told.append(done))
+    model.predict_many(some + some, explain=False, progress=lambda what, done: told.append(done))
     assert [len(asked["input"]) for asked in vllm.requests] == [64, 6]  # each prompt once, in batches
     assert told == [64 / 70, 1.0]
     assert all(set(asked) == {"model", "input"} for asked in vllm.requests)
@@ -149,25 +149,25 @@ def test_the_predictions_are_the_same(vllm, tiny_model, tiny_base, cache):
 
 def test_the_server_serves_through_it(vllm, tiny_model, tiny_base, cache, tmp_path):
     some = lesions(tiny_model, 5, seed=22)
-    here = Model.load(tiny_model, tiny_base).predict_many(some)
+    here = Model.load(tiny_model, tiny_base).predict_many(some, explain=False)
     options = ("--engine", "vllm", "--url", vllm.url)
     with start(tiny_model, None, tmp_path, *options, RADLLM_VLLM_KEY="secret") as server:
         client = server.client(patience=0)
         assert client.version().engine == "vllm"
         model = client.model("tiny")
-        there = model.predict_many(some)
+        there = model.predict_many(some, explain=False)
         assert [one.probability for one in there] == pytest.approx([one.probability for one in here], abs=1e-6)
         assert set(vllm.keys) == {"Bearer secret"}
         with pytest.raises(RadllmError, match="The engine vllm gives no hidden states"):
             model.embed(some)
         vllm.status = 500
         with pytest.raises(ServerError, match="the server's log says why") as refused:
-            model.predict_many(lesions(tiny_model, 1, seed=23))
+            model.predict_many(lesions(tiny_model, 1, seed=23), explain=False)
         assert refused.value.code == "unavailable"
         assert "status 500" in server.log()
         assert "secret" not in server.log()
         vllm.status = 200
-        assert len(model.predict_many(lesions(tiny_model, 1, seed=23))) == 1
+        assert len(model.predict_many(lesions(tiny_model, 1, seed=23), explain=False)) == 1
 
 
 def test_a_server_that_cannot_reach_it_does_not_start(tiny_model, vllm, monkeypatch, tmp_path):

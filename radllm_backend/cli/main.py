@@ -91,7 +91,7 @@ def predict(
     lesions = read_table(table)
     chosen.require(lesions.features, lesions.name)
     with describing(in_logs=False) as progress:
-        predictions = chosen.predict_many(lesions.rows(), progress=progress, confidence=confidence)
+        predictions = chosen.predict_many(lesions.rows(), explain=False, progress=progress, confidence=confidence)
     write_csv(output, prediction_rows(lesions.lesions(), predictions))
     typer.echo(f"{len(predictions)} predictions: {output}\n{predictions[0].notice}")
 

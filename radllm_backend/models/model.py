@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,20 +22,18 @@ from radllm_backend.language.prompt import Pooling
 from radllm_backend.models.bundle import ADAPTER, Bundle, FeatureSummary, ModelCard, read_bundle
 from radllm_backend.models.cautions import FAR, about_distance, about_uncertainty, find_cautions
 from radllm_backend.models.conformal import DEFAULT_CONFIDENCE, band, check_confidence
-from radllm_backend.models.explanation import Variants, alternatives, shapley_shares
+from radllm_backend.models.explainer import Explainer, LesionReading
+from radllm_backend.models.explanation import Variants
 from radllm_backend.models.heads import Head, HiddenStates, read_head
 from radllm_backend.models.prediction import (
-    Additive,
     Band,
-    CallWord,
     Caution,
-    Counterfactual,
     DescriptorShare,
     FeatureShare,
     ModelIdentity,
-    Neighbour,
     Prediction,
     Typicality,
+    call_word,
 )
 from radllm_backend.models.reference import Neighbourhood
 from radllm_backend.records import Features, Progress
@@ -44,21 +41,7 @@ from radllm_backend.records import Features, Progress
 if TYPE_CHECKING:
     from radllm_backend.language.torch_reader import PromptReader
 
-Share = TypeVar("Share", FeatureShare, DescriptorShare)
-EXPLAINED = 2
-"""Features and descriptors for which it is said what they would have to be for another call."""
-OTHER_ENDS = (10, 90)
-"""Percentiles of the training lesions: the one farther from the lesion is tried for that."""
 _VERSIONED = ("torch", "transformers")
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What the model reads of a lesion."""
-
-    standardised: list[float]
-    descriptors: list[str]
-    prompt: str
 
 
 class Model:
@@ -94,11 +77,14 @@ class Model:
         """Load the language model now; RadllmError where its base model is not there."""
         self.reader  # noqa: B018
 
-    def predict(self, features: Features, *, confidence: float = DEFAULT_CONFIDENCE) -> Prediction:
+    def predict(
+        self, features: Features, *, explain: bool = True, confidence: float = DEFAULT_CONFIDENCE
+    ) -> Prediction:
         """The prediction of one lesion with its reasons: each feature's share, what would change the call, and the
         nearest training lesions.
 
         Args:
+            explain: give the reasons too; without them (``explain=False``) a prediction costs 4 to 20 times less.
             confidence: of the uncertain band, 0.5..0.99 (`conformal.band`): the higher, the wider. A model without a
                 conformal reference has no band, and calls no lesion uncertain.
 
@@ -106,24 +92,28 @@ class Model:
             RadllmError: a feature of the model is missing or undefined, the base model is not there, or there is no
                 such confidence.
         """
-        return self.predict_many([features], explain=True, confidence=confidence)[0]
+        return self.predict_many([features], explain=explain, confidence=confidence)[0]
 
     def predict_many(
         self,
         lesions: Sequence[Features],
         *,
-        explain: bool = False,
+        explain: bool = True,
         progress: Progress | None = None,
         confidence: float = DEFAULT_CONFIDENCE,
     ) -> list[Prediction]:
         """Predictions of many lesions, each exactly as `predict` gives it.
 
         Args:
-            explain: also give the reasons, at the cost of up to 20 predictions more a lesion.
-            progress: told as lesions are read.
+            explain: give the reasons too; without them (``explain=False``) a prediction costs 4 to 20 times less.
+            progress: told as lesions are read; an exception that it raises ends the call.
+            confidence: of the uncertain band, as in `predict`.
+
+        Raises:
+            RadllmError: as `predict`; one such lesion ends the call.
         """
         uncertain = self._band(confidence)
-        readings = [self._read(features) for features in lesions]
+        readings = [self.read(features) for features in lesions]
         logits, hidden = self._logits(readings, progress)
         predictions = [
             self._prediction(features, reading, logit, uncertain)
@@ -132,7 +122,7 @@ class Model:
         if not explain:
             return predictions
         return [
-            self._explained(prediction, reading, _row(hidden, index) if hidden else None)
+            self.explainer.explain(prediction, reading, _row(hidden, index) if hidden else None)
             for index, (prediction, reading) in enumerate(zip(predictions, readings, strict=True))
         ]
 
@@ -142,7 +132,7 @@ class Model:
         Args:
             pooling: the last token's hidden state, or the mean of all tokens'.
         """
-        prompts = [self._read(features).prompt for features in lesions]
+        prompts = [self.read(features).prompt for features in lesions]
         return np.asarray(self.reader.embed(prompts)[pooling].numpy(), dtype=np.float32)
 
     def require(self, names: Sequence[str], where: str) -> None:
@@ -187,8 +177,23 @@ class Model:
     def _head(self) -> Head | None:
         return read_head(self.card.head, self.folder) if self.card.head else None
 
-    def _read(self, features: Features) -> _Reading:
-        """A lesion as the model reads it."""
+    @cached_property
+    def explainer(self) -> Explainer:
+        """What finds the reasons of its predictions; RadllmError where the bundle's training lesions are malformed."""
+        return Explainer(self.card, self.neighbourhood, self._score, self._effort, self._hidden_of)
+
+    @cached_property
+    def neighbourhood(self) -> Neighbourhood | None:
+        """The training lesions as the model reads them; None where the bundle keeps none."""
+        return Neighbourhood.read(self.folder) if self.card.knows_neighbours else None
+
+    def read(self, features: Features) -> LesionReading:
+        """A lesion as the model reads it.
+
+        Raises:
+            RadllmError: a feature of the model is missing or undefined, or a model that reads descriptors only gets
+                none.
+        """
         self.require(list(features.values), "This lesion")
         values = [(self._value(features, row.feature) - row.mean) / row.deviation for row in self.card.features]
         given = [features.descriptors.get(row.descriptor, "") for row in self.card.descriptors]
@@ -197,10 +202,10 @@ class Model:
             raise RadllmError(
                 f"The model {self.name} reads descriptors and this lesion has none: give some of {names}."
             )
-        return _Reading(values, given, self._template.render(values, given))
+        return LesionReading(values, given, self._template.render(values, given))
 
     def _logits(
-        self, readings: Sequence[_Reading], progress: Progress | None = None
+        self, readings: Sequence[LesionReading], progress: Progress | None = None
     ) -> tuple[list[float], HiddenStates | None]:
         """The score of each lesion, and the hidden states where a head reads them.
 
@@ -220,15 +225,25 @@ class Model:
         states = self.reader.embed(prompts, progress)
         return {pooling: states[pooling].numpy() for pooling in states}
 
-    def _design(self, reading: _Reading) -> NDArray[np.float64]:
+    def _design(self, reading: LesionReading) -> NDArray[np.float64]:
         """What the prompt says as numbers, [1 × columns], as `PromptWriter.design` has it."""
         descriptors = [row.descriptor for row in self.card.descriptors]
         flags = indicators(descriptors, np.array([reading.descriptors], dtype=str))
         return np.hstack([np.array([reading.standardised], dtype=np.float64), flags])
 
-    def _variants(self, variants: Variants) -> list[_Reading]:
+    def _hidden_of(self, prompt: str) -> HiddenStates:
+        return self._hidden([prompt])
+
+    def _score(self, variants: Variants) -> list[float]:
+        """Log-odds of variants of a lesion."""
+        return self._logits(self._variants(variants))[0]
+
+    def _effort(self, variants: Variants) -> float:
+        return self.reader.effort([one.prompt for one in self._variants(variants)])
+
+    def _variants(self, variants: Variants) -> list[LesionReading]:
         pairs = zip(*variants, strict=True)
-        return [_Reading(values, named, self._template.render(values, named)) for values, named in pairs]
+        return [LesionReading(values, named, self._template.render(values, named)) for values, named in pairs]
 
     @staticmethod
     def _value(features: Features, feature: str) -> float:
@@ -246,11 +261,6 @@ class Model:
             return None
         return band(self.card.conformal, confidence).around(self.card.threshold)
 
-    def _call(self, probability: float, uncertain: Band | None) -> CallWord:
-        if uncertain is not None and uncertain.holds(probability):
-            return "uncertain"
-        return "likely malignant" if probability >= self.card.threshold else "likely benign"
-
     def _cautions(
         self, features: Features, probability: float, uncertain: Band | None, typicality: Typicality | None
     ) -> list[Caution]:
@@ -261,13 +271,15 @@ class Model:
             cautions.append(about_uncertainty(uncertain))
         return cautions
 
-    def _prediction(self, features: Features, reading: _Reading, logit: float, uncertain: Band | None) -> Prediction:
+    def _prediction(
+        self, features: Features, reading: LesionReading, logit: float, uncertain: Band | None
+    ) -> Prediction:
         """Without its reasons."""
         probability = self.card.calibration.probability(logit)
         typicality = self.card.spread.typicality(reading.standardised) if self.card.spread else None
         return Prediction(
             probability=probability,
-            call=self._call(probability, uncertain),
+            call=call_word(probability, self.card.threshold, uncertain),
             threshold=self.card.threshold,
             band=uncertain,
             logit=logit,
@@ -290,103 +302,6 @@ class Model:
             extraction=features.extraction,
             versions=_versions(),
         )
-
-    def _explained(self, prediction: Prediction, reading: _Reading, hidden: HiddenStates | None) -> Prediction:
-        """The prediction with its reasons.
-
-        Args:
-            hidden: the lesion's hidden states, if they are known.
-        """
-        calibration, alone = self.card.calibration, self.reader.effort([reading.prompt])
-
-        def effort(variants: Variants) -> float:
-            return self.reader.effort([one.prompt for one in self._variants(variants)]) / alone
-
-        found = shapley_shares(
-            reading.standardised, reading.descriptors, prediction.logit, self._baseline, self._score, effort
-        )
-        effects = [calibration.slope * effect for effect in found.effects]
-        count = len(prediction.features)
-        return prediction.model_copy(
-            update={
-                "features": _moved(prediction.features, effects[:count]),
-                "descriptors": _moved(prediction.descriptors, effects[count:]),
-                "additive": Additive(
-                    baseline=calibration.slope * self._baseline + calibration.intercept,
-                    baseline_probability=calibration.probability(self._baseline),
-                    error=abs(calibration.slope) * found.error,
-                ),
-                "counterfactuals": self._counterfactuals(prediction, reading, effects),
-                "neighbours": self._neighbours(reading.prompt, hidden),
-            }
-        )
-
-    @cached_property
-    def _baseline(self) -> float:
-        """Log-odds with every feature at the training mean and no descriptor given: the same for every lesion."""
-        return self._score(([[0.0] * len(self.card.features)], [[""] * len(self.card.descriptors)]))[0]
-
-    def _score(self, variants: Variants) -> list[float]:
-        return self._logits(self._variants(variants))[0]
-
-    def _counterfactuals(
-        self, prediction: Prediction, reading: _Reading, effects: Sequence[float]
-    ) -> list[Counterfactual]:
-        """Of the two features or descriptors that moved the prediction most."""
-        strongest = sorted(range(len(effects)), key=lambda position: -abs(effects[position]))[:EXPLAINED]
-        others = [(position, self._other_value(position, reading)) for position in strongest if effects[position]]
-        tried = [(position, value) for position, value in others if value is not None]
-        logits = self._score(alternatives(reading.standardised, reading.descriptors, tried))
-        return [
-            self._counterfactual(prediction, position, value, self.card.calibration.probability(logit))
-            for (position, value), logit in zip(tried, logits, strict=True)
-        ]
-
-    def _other_value(self, position: int, reading: _Reading) -> float | str | None:
-        """A standardised value at the other end of the training lesions, or their commonest other term."""
-        count = len(self.card.features)
-        if position < count:
-            summary, own = self.card.features[position], reading.standardised[position]
-            ends = [(summary.quantiles[share] - summary.mean) / summary.deviation for share in OTHER_ENDS]
-            return max(ends, key=lambda value: abs(value - own))
-        counts = self.card.descriptors[position - count].counts
-        terms = [term for term in counts if term and term != reading.descriptors[position - count]]
-        return max(terms, key=lambda term: counts[term], default=None)
-
-    def _counterfactual(
-        self, prediction: Prediction, position: int, value: float | str, probability: float
-    ) -> Counterfactual:
-        count = len(self.card.features)
-        share: FeatureShare | DescriptorShare
-        share = prediction.features[position] if position < count else prediction.descriptors[position - count]
-        name = share.feature if isinstance(share, FeatureShare) else share.descriptor
-        call = self._call(probability, prediction.band)
-        if call == prediction.call:
-            return Counterfactual(feature=name, name=share.name)
-        return Counterfactual(
-            feature=name,
-            name=share.name,
-            value=self._in_words(position, value),
-            probability=probability,
-            call=call,
-        )
-
-    def _in_words(self, position: int, value: float | str) -> float | str:
-        """A value on the feature's own scale, or a descriptor's canonical terms."""
-        count = len(self.card.features)
-        if isinstance(value, str):
-            return canonical(self.card.descriptors[position - count].descriptor, value)
-        summary = self.card.features[position]
-        return summary.mean + value * summary.deviation
-
-    @cached_property
-    def _neighbourhood(self) -> Neighbourhood | None:
-        return Neighbourhood.read(self.folder) if self.card.knows_neighbours else None
-
-    def _neighbours(self, prompt: str, hidden: HiddenStates | None) -> list[Neighbour]:
-        if self._neighbourhood is None:
-            return []
-        return self._neighbourhood.nearest(hidden if hidden is not None else self._hidden([prompt]))
 
     @staticmethod
     def _share(summary: FeatureSummary, value: float, standardised: float) -> FeatureShare:
@@ -420,10 +335,6 @@ class Model:
 def _row(hidden: HiddenStates, index: int) -> HiddenStates:
     """The hidden states of one lesion, [1 × hidden size]."""
     return {pooling: rows[[index]] for pooling, rows in hidden.items()}
-
-
-def _moved(shares: Sequence[Share], effects: Sequence[float]) -> list[Share]:
-    return [share.model_copy(update={"effect": effect}) for share, effect in zip(shares, effects, strict=True)]
 
 
 @cache

@@ -44,7 +44,7 @@ def stability(lesion: Lesion, model: Model, prediction: Prediction, *, seeds: in
         name: features.model_copy(update={"descriptors": given}) for name, features in measured.items() if features
     }
     confidence = prediction.band.confidence if prediction.band else DEFAULT_CONFIDENCE
-    others = model.predict_many(list(usable.values()), confidence=confidence) if usable else []
+    others = model.predict_many(list(usable.values()), explain=False, confidence=confidence) if usable else []
     probabilities = {name: other.probability for name, other in zip(usable, others, strict=True)}
     together = [prediction, *others]
     return Stability(

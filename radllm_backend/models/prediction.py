@@ -211,6 +211,17 @@ class Prediction(Record):
         return sorted([*self.features, *given], key=lambda share: -abs(share.effect or 0))
 
 
+def call_word(probability: float, threshold: float, band: Band | None) -> CallWord:
+    """What a lesion with this probability is called: what the band holds is uncertain, the threshold divides the rest.
+
+    Args:
+        band: None for a model that never calls a lesion uncertain.
+    """
+    if band is not None and band.holds(probability):
+        return "uncertain"
+    return "likely malignant" if probability >= threshold else "likely benign"
+
+
 def percent(probability: float) -> str:
     """A probability for people: one decimal; never a certainty that the model does not claim."""
     if 0 < probability < 0.0005:

@@ -120,7 +120,7 @@ def _repeat(recorded: Prediction, lesion: Lesion, model: Model) -> Prediction:
     given = {share.descriptor: share.value for share in recorded.descriptors if share.value}
     features = extract(lesion, model.settings).model_copy(update={"descriptors": given})
     confidence = recorded.band.confidence if recorded.band else DEFAULT_CONFIDENCE
-    return model.predict_many([features], confidence=confidence)[0]
+    return model.predict(features, explain=False, confidence=confidence)
 
 
 def _of_inputs(recorded: Prediction, extraction: Extraction, lesion: Lesion, model: Model) -> Iterator[Difference]:

@@ -22,9 +22,7 @@ from pydantic import BaseModel, Field, ValidationError
 from radllm_backend.errors import RadllmError
 from radllm_backend.models.bundle import ADAPTER, Bundle
 from radllm_backend.models.export import LABELS, export_name, require_lora_head
-from radllm_backend.models.heads import HiddenStates
 from radllm_backend.models.model import Model
-from radllm_backend.models.prediction import Neighbour
 from radllm_backend.records import Progress
 
 KEY_VARIABLE = "RADLLM_VLLM_KEY"
@@ -175,5 +173,6 @@ class VllmModel(Model):
         bias = float(load_file(self.folder / ADAPTER)["head.bias"][0])
         return VllmClassifier(self._url, self._served_name, bias)
 
-    def _neighbours(self, prompt: str, hidden: HiddenStates | None) -> list[Neighbour]:
-        return []  # the server keeps the hidden states to itself
+    @cached_property
+    def neighbourhood(self) -> None:
+        """None: the server keeps the hidden states to itself, so no training lesion can be said to be near."""

@@ -137,7 +137,7 @@ class ModelStore:
         if bundle.sha256 != known.sha256:
             raise RadllmError(f"The model {name} was replaced while it was served: start the server again.")
         model = self._build(bundle)
-        model.predict_many([self.sample(name)])  # everything large is loaded now
+        model.predict(self.sample(name), explain=False)  # everything large is loaded now
         return model
 
     def _make_room(self, name: str) -> None:
