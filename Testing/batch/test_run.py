@@ -1,20 +1,16 @@
-"""A batch: each lesion once with its result or its reason, the same numbers as alone; and its command."""
+"""A batch: each lesion once with its result or its reason, and the same numbers as alone."""
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from concurrent.futures import CancelledError
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from Testing.support.batch_cases import candidate, found, kept, plan, read_generated, told
-from Testing.support.command_line import radllm, succeed
 
 pytest.importorskip("torch")
 pytest.importorskip("radiomics")
@@ -27,13 +23,10 @@ from radllm_backend.batch import run as batch
 from radllm_backend.batch.candidates import Found, Refusal
 from radllm_backend.batch.cluster import Place
 from radllm_backend.batch.run import Step, _Run, run_batch
-from radllm_backend.batch.scoring import MeasuredLesion, scored
-from radllm_backend.batch.worker import measure_lesions, settings_text
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.table import read_table
 from radllm_backend.models.model import Model
 from radllm_backend.models.prediction import Prediction
-from radllm_backend.server.client import Client, ServerError
 
 ONE = Place(workers=1, memory="1GB")
 
@@ -159,78 +152,6 @@ def test_a_lesion_twice_in_a_source_is_one(model: Model, tmp_path: Path) -> None
     assert run_batch(plan(model, tmp_path / "out", twice, place=ONE)).done == 2
 
 
-# --- scoring --------------------------------------------------------------------------------------------------------
-
-
-class Stub:
-    """A model that cannot read some lesions."""
-
-    def __init__(self, model: Model, problem: Exception) -> None:
-        self.sha256, self.identity, self.settings = model.sha256, model.identity, model.settings
-        self._model, self._problem = model, problem
-
-    def predict_many(self, lesions, *, explain):
-        if any(lesion.values["spoilt"] for lesion in lesions):
-            raise self._problem
-        return self._model.predict_many(lesions, explain=explain)
-
-
-def ready(model: Model, *spoilt: bool) -> list[MeasuredLesion]:
-    features = extract(read_generated(candidate(0)), model.settings)
-    return [
-        MeasuredLesion(
-            candidate(number),
-            features.model_copy(update={"values": {**features.values, "spoilt": float(bad)}}),
-            seconds=0,
-            since=0,
-        )
-        for number, bad in enumerate(spoilt)
-    ]
-
-
-@pytest.mark.parametrize(
-    "error", [RadllmError("Nothing can be read."), MemoryError(), ServerError("malformed", "Bad.")]
-)
-def test_a_lesion_that_the_model_cannot_read_fails_alone(model: Model, tmp_path: Path, error: Exception) -> None:
-    rows = scored(plan(Stub(model, error), tmp_path, found(1)), ready(model, False, True, False))  # type: ignore[arg-type]
-    assert [row.status for row in rows] == ["done", "failed", "done"]
-    assert rows[1].reason
-    assert rows[1].features is not None
-
-
-def test_a_server_that_is_gone_ends_the_run(model: Model, tmp_path: Path) -> None:
-    gone = Stub(model, ServerError("unreachable", "The server does not answer: start it."))
-    with pytest.raises(ServerError, match="does not answer"):
-        scored(plan(gone, tmp_path, found(1)), ready(model, True))  # type: ignore[arg-type]
-
-
-def measured(settings: str, reader: str) -> dict[str, Any]:
-    (answer,) = measure_lesions([candidate(1).model_dump_json()], settings, reader)
-    return dict(json.loads(answer))
-
-
-def test_what_a_worker_gives_is_text_and_raises_nothing(model: Model) -> None:
-    settings = settings_text(model.settings)
-    good = measured(settings, "Testing.support.batch_cases:read_generated")
-    assert good["features"]["values"]
-    assert good["reason"] == ""
-    for reader in ("Testing.support.batch_cases:no_such", "no_such_module:read", "Testing.support.batch_cases"):
-        bad = measured(settings, reader)
-        assert bad["features"] is None
-        assert bad["reason"].startswith("It cannot be measured (")
-
-
-@pytest.mark.long
-def test_a_server_scores_as_the_model_does(tiny_server, model: Model, tmp_path: Path) -> None:
-    remote = Client(tiny_server.ready.url, token_file=tiny_server.ready.token_file).model(model.name)
-    by_server = plan(model, tmp_path / "server", found(6), place=ONE)
-    run_batch(plan(model, tmp_path / "here", found(6), place=ONE))
-    summary = run_batch(replace(by_server, model=remote, card=None))
-    assert summary.done == 6
-    here, there = ({row.key: row.probability for row in kept(tmp_path / name, model)} for name in ("here", "server"))
-    assert there == pytest.approx(here, abs=1e-6)
-
-
 # --- what cannot be run ---------------------------------------------------------------------------------------------
 
 
@@ -261,127 +182,7 @@ def test_places_that_cannot_be_are_sentences(
     assert "\n" not in str(caught.value)
 
 
-# --- the command ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def command(phantom_folder: Path, tiny_model: Path, tiny_base: Path) -> list[object]:
-    return ["batch", "--manifest", phantom_folder / "manifest.csv", "--model", tiny_model, "--base-model", tiny_base]
-
-
-def test_the_command_classifies_a_manifest_as_classify_does(command, phantom_folder, tmp_path: Path) -> None:
-    finished = succeed(*command, "-o", tmp_path / "out", "--workers", 2, "--json-lines")
-    lines = [json.loads(line) for line in finished.output.splitlines()]
-    assert [line["event"] for line in lines] == ["lesion"] * 24 + ["summary"]
-    assert (lines[-1]["done"], lines[-1]["failed"]) == (24, 0)
-    one = next(line for line in lines if line.get("lesion") == "3_mask.png")
-    lesion = (phantom_folder / "3.png", phantom_folder / "3_mask.png", "--modality", "US", "--spacing", "0.08")
-    succeed("classify", *lesion, *command[3:], "-o", tmp_path / "single")
-    single = json.loads((tmp_path / "single" / "prediction.json").read_text())
-    assert one["probability"] == pytest.approx(single["probability"], abs=1e-6)
-    assert one["call"] == single["call"]
-    again = succeed(*command, "-o", tmp_path / "out")
-    assert "24 lesions: 0 classified now, 0 failed, 24 kept from before; 0 left out." in again.output
-    assert again.error == ""
-    silent = succeed(*command, "-o", tmp_path / "out", "--quiet", "--reports")
-    assert silent.output == ""
-    assert silent.error.startswith("radllm: 24 of the lesions kept from before have none of the reports or reasons")
-    assert succeed(*command, "-o", tmp_path / "out", "--quiet").output == ""
-
-
-def test_a_list_needs_no_model_and_says_why_not(phantom_folder: Path, tmp_path: Path) -> None:
-    lines = (phantom_folder / "manifest.csv").read_text().splitlines()[:3]
-    gone = "gone,no.png,no_mask.png,0.08,US,benign,p"
-    manifest = phantom_folder / "some.csv"
-    manifest.write_text("\n".join([*lines, gone]) + "\n")
-    shown = succeed("batch", "--manifest", manifest, "--list")
-    assert "2 lesions would run, 1 things would not." in shown.output
-    told_lines = succeed("batch", "--manifest", manifest, "--list", "--json-lines").output.splitlines()
-    events = [json.loads(line) for line in told_lines]
-    assert [event["event"] for event in events] == ["candidate", "candidate", "left-out"]
-    assert events[2]["reason"]
-    assert str(phantom_folder) not in "".join(told_lines[:2])
-
-
-def test_a_list_names_some_series_without_a_segmentation_and_counts_the_others(tmp_path: Path) -> None:
-    pytest.importorskip("highdicom")
-    from Testing.support.dicom_databases import study_of, write_picture
-
-    for number in range(23):
-        write_picture(tmp_path / f"{number}.dcm", "US", (4, 4), study_of(f"Study {number}"))
-    shown = succeed("batch", "--dicom-folder", tmp_path, "--list")
-    assert "0 lesions would run, 0 things would not.\n23 image series have no segmentation.\n" in shown.output
-    lines = succeed("batch", "--dicom-folder", tmp_path, "--list", "--json-lines").output.splitlines()
-    events = [json.loads(line) for line in lines]
-    assert [event["event"] for event in events] == ["unsegmented"] * 21
-    assert len({event["what"] for event in events}) == 21
-    assert events[0]["reason"] == "It has no segmentation: segment it in Slicer, or leave it."
-    assert events[-1]["what"] == "3 more image series"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--manifest", "m.csv", "--quiet", "--json-lines"], "--quiet and --json-lines were given: give one of them."),
-        (["--manifest", "m.csv"], "A batch needs --model NAME and -o OUT"),
-        (["--list"], "Where the lesions are is given 0 times"),
-        (["--list", "--manifest", "m.csv", "--dicom-folder", "d"], "Where the lesions are is given 2 times"),
-        (["--list", "--manifest", "m.csv"], "There is no table m.csv"),
-        (["--list", "--dicom-folder", "d", "--after", "soon"], "'soon' is no date"),
-        (["-o", "o", "--model", "m", "--scheduler", "tcp://a:1", "--workers", "2"], "leave them out with --scheduler"),
-        (["-o", "o", "--model", "m", "--workers", "0"], "--workers is 0: use 1 or more."),
-    ],
-)
-def test_bad_commands_are_sentences(arguments: list[str], words: str, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    finished = radllm("batch", *arguments)
-    assert finished.code != 0
-    assert words in finished.error
-    assert finished.error.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--token-file", "t"], "--token-file is for --server: give both or neither."),
-        (["--certificate", "c.pem"], "--certificate is for --server: give both or neither."),
-        (["--server", "https://server.example", "--certificate", "c.pem"], "c.pem holds no certificate in PEM form"),
-        (["--server", "http://server.example"], "is another machine without encryption"),
-        (["--server", "http://127.0.0.1:1", "--base-model", "b"], "leave it out with --server"),
-    ],
-)
-def test_options_of_a_server_that_do_not_fit_are_sentences(
-    arguments: list[str], words: str, phantom_folder: Path, tmp_path: Path, monkeypatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "c.pem").write_text("nothing")
-    given = ("--manifest", phantom_folder / "manifest.csv", "--model", "tiny", "-o", "out")
-    finished = radllm("batch", *given, *arguments)
-    assert finished.code != 0
-    assert words in finished.error
-    assert finished.error.count("\n") == 1
-
-
-def test_a_dicom_folder_to_results_that_name_no_patient(tiny_model: Path, tiny_base: Path, tmp_path: Path) -> None:
-    pytest.importorskip("highdicom")
-    from Testing.support.dicom_databases import PATIENT, study_of, write_picture, write_seg
-
-    study, folder, output = study_of(), tmp_path / PATIENT["PatientID"], tmp_path / "out"
-    mask = np.zeros((60, 60), np.uint8)
-    mask[20:40, 15:45] = 1
-    picture = write_picture(folder / "picture.dcm", "US", mask.shape, {**study, "SeriesDescription": "Brust"})
-    write_seg(folder / "seg.dcm", picture, {"Herd": mask, "Rand": np.roll(mask, 3, axis=0)})
-    given = ("--model", tiny_model, "--base-model", tiny_base, "-o", output, "--workers", 1, "--reports")
-    finished = succeed("batch", "--dicom-folder", folder, "--segment", "herd", *given, "--json-lines")
-    lesion, summary = map(json.loads, finished.output.splitlines())
-    assert (lesion["lesion"], lesion["status"], lesion["modality"]) == ("Brust: Herd", "done", "US")
-    assert (summary["done"], summary["failed"]) == (1, 0)
-    succeed("batch", "--dicom-folder", folder, *given)
-    assert len(list((output / "lesions").iterdir())) == 2
-    for path in (path for path in output.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        for word in (PATIENT["PatientName"], PATIENT["PatientID"], study["StudyDate"], str(tmp_path)):
-            assert word.encode() not in content, path.name
+# --- a run from inside ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("problem", [CancelledError(), OSError("stream closed"), KeyError("of a closed client")])

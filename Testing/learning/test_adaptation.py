@@ -1,16 +1,12 @@
-"""The adaptation curve: fair divisions, the same lesions for every model, nothing computed twice, and its figure."""
+"""The adaptation curve: fair divisions, the same lesions for every model, and nothing computed twice."""
 
 from __future__ import annotations
 
-import csv
-import json
 import shutil
-import xml.etree.ElementTree
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy import stats
 
 pytest.importorskip("torch")
@@ -34,7 +30,6 @@ from radllm_backend.learning.adaptation import (
     run_experiment,
 )
 from radllm_backend.learning.fit import Start, TrainingOptions
-from radllm_backend.reports.adaptation import write_adaptation
 from Testing.support.cohorts import NAMES, lesions
 
 MODELS = (ADAPTED, SCRATCH, *CLASSICAL)
@@ -352,55 +347,3 @@ def test_a_point_is_a_mean_with_students_interval():
     assert (point.auc.value, point.auc.low, point.auc.high) == pytest.approx((0.7875, low, high))
     far = [trial.model_copy(update={"auc": auc}) for trial, auc in zip(trials, (0.9, 1.0), strict=False)]
     assert curve_points(far)[0].auc.high == 1
-
-
-# --- the figure -----------------------------------------------------------------------------------------------------
-
-
-FILES = ("adaptation.json", "adaptation.csv", "adaptation.svg", "adaptation.png")
-
-
-@pytest.fixture
-def written(curve, tmp_path):
-    write_adaptation(tmp_path / "new" / "folder", curve)
-    return tmp_path / "new" / "folder"
-
-
-def test_numbers_and_figure_are_written(written, curve):
-    assert {path.name for path in written.iterdir()} == set(FILES)
-    assert AdaptationCurve.model_validate(json.loads((written / "adaptation.json").read_text())) == curve
-    rows = list(csv.DictReader((written / "adaptation.csv").open()))
-    assert [float(row["auc"]) for row in rows] == [trial.auc for trial in curve.trials]
-    assert list(rows[0]) == ["model", "labelled_lesions", "repeat", "auc"]
-    with Image.open(written / "adaptation.png") as picture:
-        assert (picture.format, picture.size) == ("PNG", (1440, 920))
-        assert len(picture.getcolors(picture.width * picture.height)) > 100
-
-
-def test_the_drawing_is_one_file_that_needs_nothing_and_says_nothing_of_the_day(written):
-    text = (written / "adaptation.svg").read_text()
-    xml.etree.ElementTree.fromstring(text)
-    assert "<text" not in text  # shapes: no font is needed
-    for word in ("<script", "<image", "@import", "dc:date", "Matplotlib"):
-        assert word not in text, word
-
-
-def test_the_same_curve_gives_the_same_bytes_whatever_the_users_settings(written, curve, tmp_path):
-    import matplotlib
-
-    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black", "svg.fonttype": "none"}):
-        write_adaptation(tmp_path / "again", curve)
-        assert matplotlib.rcParams["font.size"] == 30
-    for name in FILES:
-        assert (written / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
-
-
-def test_a_strange_file_name_is_a_name(curve, tmp_path):
-    write_adaptation(tmp_path, curve.model_copy(update={"source": "a_{$x^2.csv", "target": "<b>&.csv"}))
-    xml.etree.ElementTree.fromstring((tmp_path / "adaptation.svg").read_text())
-
-
-def test_a_folder_that_cannot_be_is_one_sentence(curve, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RadllmError, match="cannot be written to out .*choose another folder"):
-        write_adaptation(tmp_path / "file" / "out", curve)
