@@ -256,7 +256,7 @@ def test_a_frozen_model_cannot_be_adapted(bundles, phantom_table, tiny_base, tmp
 
 def test_an_evaluation_goes_into_the_card(phantom_table, tiny_base, tmp_path, monkeypatch):
     monkeypatch.setenv("RADLLM_CACHE", str(tmp_path / "cache"))
-    from radllm_backend.learning.contenders import classical, of_method
+    from radllm_backend.learning.compared_models import classical, of_method
     from radllm_backend.learning.fit import TrainingOptions
     from radllm_backend.learning.table_study import EvaluationPlan, evaluate_table
 

@@ -211,7 +211,7 @@ def adaptation_curve(
 ) -> None:
     """What adapting to a new data set is worth: AUC over the number of its lesions that are labelled."""
     from radllm_backend.features.table import read_table
-    from radllm_backend.learning.adaptation import DataSet, Experiment, run_experiment
+    from radllm_backend.learning.adaptation import Cohort, Experiment, run_experiment
     from radllm_backend.learning.fit import parse_options
     from radllm_backend.reports.adaptation import write_adaptation
     from radllm_backend.reports.evaluation_plots import check_drawing
@@ -219,8 +219,8 @@ def adaptation_curve(
     check_output_folder(output)
     check_drawing()  # before the hours rather than after them
 
-    def data(path: Path, modality: str | None) -> DataSet:
-        return DataSet.from_table(read_table(path), target, group, modality=modality, scale_free=scale_free)
+    def data(path: Path, modality: str | None) -> Cohort:
+        return Cohort.from_table(read_table(path), target, group, modality=modality, scale_free=scale_free)
 
     experiment = Experiment(
         source=data(source, source_modality),
@@ -312,7 +312,7 @@ def evaluate(
 ) -> None:
     """Compare models on a table of lesions by nested cross-validation; the same command goes on where it was."""
     from radllm_backend.features.table import read_table
-    from radllm_backend.learning.contenders import contenders
+    from radllm_backend.learning.compared_models import compared_models
     from radllm_backend.learning.fit import parse_options
     from radllm_backend.learning.table_study import EvaluationPlan, evaluate_table
     from radllm_backend.reports.evaluation import write_evaluation
@@ -352,7 +352,7 @@ def evaluate(
         shuffle_labels=shuffle_labels,
     )
     named: Any = tuple(word.strip() for word in families.split(",") if word.strip())
-    chosen = contenders(language, lora, ablations, named, costly)
+    chosen = compared_models(language, lora, ablations, named, costly)
     with describing() as report:
         scorecard, outcomes = evaluate_table(plan, chosen, report)
     if not distributed.leave():

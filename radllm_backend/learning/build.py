@@ -14,21 +14,22 @@ from radllm_backend.features.selection import usable_columns
 from radllm_backend.features.table import modality_of
 from radllm_backend.language import distributed
 from radllm_backend.learning.card import card_of, evaluation_of
-from radllm_backend.learning.contenders import NAMES, classical, of_method, same_features
-from radllm_backend.learning.fit import Report, Start
+from radllm_backend.learning.compared_models import NAMES, classical, of_method, same_features
+from radllm_backend.learning.fit import Start
 from radllm_backend.learning.methods import METHODS, Learned
 from radllm_backend.learning.performance import OutOfFold
 from radllm_backend.learning.plan import TrainingPlan
 from radllm_backend.learning.provenance import make_work_folder
 from radllm_backend.learning.scorecard import Outcome
-from radllm_backend.learning.study import Fold, Study, evaluate
+from radllm_backend.learning.study import Fold, Study, evaluate_models
 from radllm_backend.models.bundle import ADAPTER, Bundle, read_bundle, refuse_existing, write_bundle
 from radllm_backend.models.heads import pooling_of
 from radllm_backend.models.readme import model_readme
 from radllm_backend.models.reference import NEIGHBOURS, Neighbourhood
+from radllm_backend.records import Progress
 
 
-def train(plan: TrainingPlan, report: Report) -> Bundle:
+def train(plan: TrainingPlan, progress: Progress) -> Bundle:
     """Train a model on a table and write its bundle.
 
     A work folder beside the output keeps finished folds and the state after each epoch: the same call after a crash
@@ -49,7 +50,7 @@ def train(plan: TrainingPlan, report: Report) -> Bundle:
     _check_patients(study, plan)
     make_work_folder(study.work)
     share = 1 / (plan.options.folds + 1)
-    outcomes = _cross_validate(study, plan, lambda what, done: report(what, done * (1 - share)))
+    outcomes = _cross_validate(study, plan, lambda what, done: progress(what, done * (1 - share)))
     final = Fold(
         study,
         plan.options.seed,
@@ -57,7 +58,7 @@ def train(plan: TrainingPlan, report: Report) -> Bundle:
         (np.arange(len(lesions)), np.arange(0)),
         # What the folds found is used on all lesions; a single small validation part would be a lottery.
         epochs=usual_epochs(outcomes),
-        report=lambda what, done: report(f"final model, {what}", 1 - share + done * share),
+        progress=lambda what, done: progress(f"final model, {what}", 1 - share + done * share),
     )
     learned = METHODS[plan.method](final)
     judged = OutOfFold.pooled(outcomes, NAMES[plan.method], lesions) if outcomes else None
@@ -104,7 +105,7 @@ def _start(bundle: Bundle) -> Start:
     return Start(load_file(bundle.folder / ADAPTER), tuple(row.feature for row in bundle.card.features))
 
 
-def _cross_validate(study: Study, plan: TrainingPlan, report: Report) -> list[Outcome]:
+def _cross_validate(study: Study, plan: TrainingPlan, progress: Progress) -> list[Outcome]:
     if not plan.options.folds:
         return []
     baselines = [same_features()]
@@ -112,7 +113,7 @@ def _cross_validate(study: Study, plan: TrainingPlan, report: Report) -> list[Ou
         baselines.append(same_features(averaged=True))
     if study.lesions.features:
         baselines.append(classical("logistic regression (L2)", select=False))
-    return evaluate(study, [of_method(plan.method), *baselines], report)
+    return evaluate_models(study, [of_method(plan.method), *baselines], progress)
 
 
 def usual_epochs(outcomes: list[Outcome]) -> int | None:

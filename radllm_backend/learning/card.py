@@ -17,10 +17,10 @@ from radllm_backend.files import read_json, sha256_of
 from radllm_backend.language.prompt import QUANTILES, TEMPLATE_VERSION
 from radllm_backend.language.prompt_writer import PromptWriter
 from radllm_backend.learning.calibrating import fit_calibration, youden_threshold
-from radllm_backend.learning.contenders import NAMES
+from radllm_backend.learning.compared_models import NAMES
 from radllm_backend.learning.methods import Learned
 from radllm_backend.learning.performance import OutOfFold, calibration_check, performances, subgroups
-from radllm_backend.learning.plan import TrainingPlan, base_name, command_of
+from radllm_backend.learning.plan import TrainingPlan, command_of
 from radllm_backend.learning.provenance import hardware, versions_used
 from radllm_backend.learning.scorecard import Scorecard
 from radllm_backend.models.bundle import (
@@ -69,7 +69,7 @@ def card_of(
     card = ModelCard(
         name=plan.output.name,
         modality=modality,
-        base=BaseReference(name=base_name(plan.base), sha256=plan.base.sha256),
+        base=BaseReference(name=plan.base.public_name, sha256=plan.base.sha256),
         method=NAMES[plan.method],
         adapter=AdapterReference(rank=plan.options.rank, alpha=plan.options.alpha) if learned.adapter else None,
         head=reference,

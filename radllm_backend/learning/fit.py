@@ -32,10 +32,7 @@ from radllm_backend.language.prompt import PromptStyle
 from radllm_backend.language.prompt_writer import PromptWriter
 from radllm_backend.language.torch_reader import AdapterShape, LoraClassifier, best_device, stored_precision
 from radllm_backend.learning.classical import select_by_inner_folds
-from radllm_backend.records import Record
-
-Report = Callable[[str, float], None]
-"""Called with what is happening now and how much of this fit is done (0..1)."""
+from radllm_backend.records import Progress, Record
 
 _MICRO_BATCH = 8  # keeps SmolLM2's activations below 2 GB; the gradient is the whole batch's
 
@@ -118,7 +115,7 @@ def fit(
     base: BaseModelFolder,
     options: TrainingOptions,
     checkpoint: Path,
-    report: Report,
+    progress: Progress,
     epochs: int | None = None,
     start: Start | None = None,
 ) -> FittedModel:
@@ -150,7 +147,7 @@ def fit(
         validation,
         (lambda epoch: writer.write_shuffled(lesions, epoch)) if options.shuffle_order else None,
     )
-    run = _Run(classifier, material, options, checkpoint, report, origin)
+    run = _Run(classifier, material, options, checkpoint, progress, origin)
     run.train(min(epochs or options.epochs, options.epochs))
     return FittedModel(writer, stored_precision(run.best_weights), tuple(run.epochs), run.best() + 1)
 
@@ -188,13 +185,13 @@ class _Run:
         material: _Material,
         options: TrainingOptions,
         checkpoint: Path,
-        report: Report,
+        progress: Progress,
         origin: list[str],
     ) -> None:
         self.classifier = classifier
         self.options = options
         self.checkpoint = checkpoint
-        self.report = report
+        self.progress = progress
         self.rewrite = material.rewrite
         prompts, labels = material.prompts, material.labels
         training, validation = material.training, material.validation
@@ -246,7 +243,7 @@ class _Run:
             self._set_learning_rate(number * self.steps_per_epoch + step)
             losses.append(self._step(rows))
             done = (number + (step + 1) / self.steps_per_epoch) / self.options.epochs
-            self.report(f"epoch {number + 1}/{self.options.epochs}, loss {np.mean(losses):.3f}{self._so_far()}", done)
+            self.progress(f"epoch {number + 1}/{self.options.epochs}, loss {np.mean(losses):.3f}{self._so_far()}", done)
         weights = self.classifier.weights()
         self.epochs.append(self._validated(float(np.mean(losses)), weights))
         if self.best() == number:
@@ -324,9 +321,9 @@ class _Run:
         for index, parameter in enumerate(self.classifier.trainable()):
             state = self.optimizer.state[parameter]
             tensors |= {f"optimizer.{index}.{key}": distributed.whole(state[key]).cpu().clone() for key in state}
-        progress = {"identity": self.identity, "epochs": json.dumps([vars(epoch) for epoch in self.epochs])}
+        metadata = {"identity": self.identity, "epochs": json.dumps([vars(epoch) for epoch in self.epochs])}
         if distributed.is_main():
-            write_atomically(self.checkpoint, save(tensors, metadata=progress))
+            write_atomically(self.checkpoint, save(tensors, metadata=metadata))
 
     def _resume(self) -> None:
         """Continue from the checkpoint, where there is one, in every process alike."""
@@ -342,13 +339,13 @@ class _Run:
             return
         try:
             with safe_open(self.checkpoint, framework="pt") as file:
-                progress = file.metadata() or {}
-                if progress.get("identity") != self.identity:
+                metadata = file.metadata() or {}
+                if metadata.get("identity") != self.identity:
                     return
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except Exception as error:  # safetensors raises its own kinds
             raise RadllmError(f"The checkpoint {self.checkpoint.name} is damaged: delete it to start anew.") from error
-        self.epochs = [Epoch(**epoch) for epoch in json.loads(progress["epochs"])]
+        self.epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
         self.classifier.load_weights(_below("now.", tensors))
         self.best_weights = _below("best.", tensors)
         for index, parameter in enumerate(self.classifier.trainable()):

@@ -11,7 +11,7 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.features.extraction import Settings
 from radllm_backend.features.table import FeatureTable
 from radllm_backend.language.base_models import BaseModelFolder
-from radllm_backend.learning.contenders import NAMES
+from radllm_backend.learning.compared_models import NAMES
 from radllm_backend.learning.fit import TrainingOptions
 from radllm_backend.models.bundle import Bundle, read_bundle
 
@@ -78,7 +78,7 @@ def command_of(plan: TrainingPlan) -> str:
     start = ["adapt", plan.origin.card.name] if plan.origin else ["train"]
     words = ["radllm", *start, plan.table_path.name, "--target", plan.target, "--group", plan.group]
     words += _changed_options(plan)
-    base = base_name(plan.base)
+    base = plan.base.public_name
     given = {
         "--method": plan.method if plan.method != DEFAULT_METHOD and not plan.origin else None,
         "--by": plan.by,
@@ -103,8 +103,3 @@ def _changed_options(plan: TrainingPlan) -> list[str]:
             flag = "--" + name.replace("_", "-")
             words += [flag] if value is True else [flag, str(value)]
     return words
-
-
-def base_name(base: BaseModelFolder) -> str:
-    """A folder of the user's goes into the card by its last name only."""
-    return base.folder.name if base.origin == "folder" else base.name

@@ -10,7 +10,7 @@ from radllm_backend.learning.metrics import NORMAL_QUANTILE
 from radllm_backend.records import Record
 
 
-class Stability(Record):
+class SelectionStability(Record):
     """Whether a model chose the same features over folds and seeds."""
 
     model: str
@@ -23,7 +23,9 @@ class Stability(Record):
     """Share of folds and seeds in which each feature was chosen, the most frequent first."""
 
 
-def stability(model: str, selections: Sequence[Sequence[str]], candidates: Sequence[str]) -> Stability:
+def selection_stability(
+    model: str, selections: Sequence[Sequence[str]], candidates: Sequence[str]
+) -> SelectionStability:
     """How much a model's selections agree, beyond what chance would give.
 
     Nogueira, Sechidis and Brown, *On the stability of feature selection algorithms*, J Mach Learn Res 18 (2018) 174:
@@ -43,7 +45,7 @@ def stability(model: str, selections: Sequence[Sequence[str]], candidates: Seque
         chosen @ share / features - size * size.mean() + index / 2 * (2 * size * size.mean() - size - size.mean() + 1)
     ) / expected
     half = NORMAL_QUANTILE * 2 * influence.std() / times**0.5
-    return Stability(
+    return SelectionStability(
         model=model,
         index=index,
         low=max(index - half, -1.0),

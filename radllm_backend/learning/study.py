@@ -1,7 +1,7 @@
 """How good models are on lesions they have not seen: cross-validation of many models on the same folds.
 
 A model gets the training lesions of a fold, all it learns comes from them, and it says what it thinks of the held-out
-ones. No patient is on both sides. The models themselves are in `contenders`.
+ones. No patient is on both sides. The models themselves are in `compared_models`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from radllm_backend.language.base_models import BaseModelFolder
 from radllm_backend.language.prompt import Pooling
 from radllm_backend.language.prompt_writer import PromptWriter
 from radllm_backend.language.torch_reader import PromptReader, best_device
-from radllm_backend.learning.fit import FittedModel, Report, Start, TrainingOptions, fit, fit_writer
+from radllm_backend.learning.fit import FittedModel, Start, TrainingOptions, fit, fit_writer
 from radllm_backend.learning.scorecard import Family, Outcome
 from radllm_backend.models.heads import HiddenStates
+from radllm_backend.records import Progress, say_nothing
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,6 @@ class Verdict:
     chosen: dict[str, float | int | str] = field(default_factory=dict)
 
 
-def _say_nothing(_what: str, _done: float) -> None:
-    pass
-
-
 class Fold:
     """One outer fold, and what several models share of it, so that it is computed once."""
 
@@ -95,7 +92,7 @@ class Fold:
         rows: tuple[IntArray, IntArray],
         *,
         epochs: int | None = None,
-        report: Report = _say_nothing,
+        progress: Progress = say_nothing,
     ) -> None:
         """
         Args:
@@ -106,7 +103,7 @@ class Fold:
         self.seed = seed
         self.number = number
         self.epochs = epochs
-        self.report = report
+        self.progress = progress
         self.held_out = rows[1]
         lesions = study.dealt(seed)
         self.inside, self.outside = (lesions.take(part) for part in rows)
@@ -154,7 +151,7 @@ class Fold:
                 self.base,
                 options,
                 checkpoint,
-                self.report,
+                self.progress,
                 self.epochs,
                 self.study.start,
             )
@@ -196,7 +193,7 @@ def _kept_states(path: Path, read: Callable[[], dict[Pooling, torch.Tensor]]) ->
 
 
 @dataclass(frozen=True)
-class Contender:
+class ComparedModel:
     """A model of the comparison."""
 
     name: str
@@ -208,44 +205,44 @@ class Contender:
     """Whether it takes far longer than the model it is a variant of."""
 
 
-def evaluate(study: Study, contenders: Sequence[Contender], report: Report) -> list[Outcome]:
-    """Train and judge every contender on every outer fold; what an earlier run finished is not computed again."""
+def evaluate_models(study: Study, models: Sequence[ComparedModel], progress: Progress) -> list[Outcome]:
+    """Train and judge every model on every outer fold; what an earlier run finished is not computed again."""
     plan = [(seed, number, rows) for seed in study.seeds for number, rows in enumerate(study.parts(seed))]
     outcomes: list[Outcome] = []
     for step, (seed, number, rows) in enumerate(plan):
-        racing = [one for one in contenders if not one.trained or seed in study.seeds[: study.trained_seeds]]
+        racing = [one for one in models if not one.trained or seed in study.seeds[: study.trained_seeds]]
         fold = Fold(study, seed, number, rows)
-        outcomes += _race(fold, racing, partial(_tell, report, f"seed {seed}, fold {number + 1}", step, len(plan)))
+        outcomes += _race(fold, racing, partial(_tell, progress, f"seed {seed}, fold {number + 1}", step, len(plan)))
     return outcomes
 
 
-def _tell(report: Report, where: str, step: int, steps: int, what: str, done: float) -> None:
-    report(f"{where}, {what}", (step + done) / steps)
+def _tell(progress: Progress, where: str, step: int, steps: int, what: str, done: float) -> None:
+    progress(f"{where}, {what}", (step + done) / steps)
 
 
-def _race(fold: Fold, racing: Sequence[Contender], report: Report) -> list[Outcome]:
+def _race(fold: Fold, racing: Sequence[ComparedModel], progress: Progress) -> list[Outcome]:
     outcomes = []
-    for index, contender in enumerate(racing):
-        report(contender.name, index / len(racing))
-        fold.report = partial(_tell, report, contender.name, index, len(racing))
-        outcomes.append(_kept_or_judged(fold, contender))
+    for index, model in enumerate(racing):
+        progress(model.name, index / len(racing))
+        fold.progress = partial(_tell, progress, model.name, index, len(racing))
+        outcomes.append(_kept_or_judged(fold, model))
     return outcomes
 
 
-def _kept_or_judged(fold: Fold, contender: Contender) -> Outcome:
+def _kept_or_judged(fold: Fold, model: ComparedModel) -> Outcome:
     """The outcome of an earlier run of the same study, or a new one, which is kept."""
-    slug = hashlib.sha256(contender.name.encode()).hexdigest()[:12]
+    slug = hashlib.sha256(model.name.encode()).hexdigest()[:12]
     path = fold.study.work / f"outcome-{fold.seed}-{fold.number}-{slug}.json"
-    identity = _identity(fold, contender)
+    identity = _identity(fold, model)
     if path.is_file():
         kept = read_json(path)
         if kept.get("identity") == identity:
             return Outcome.model_validate(kept["outcome"])
     begun = time.perf_counter()
-    verdict = contender.judge(fold)
+    verdict = model.judge(fold)
     outcome = Outcome(
-        model=contender.name,
-        family=contender.family,
+        model=model.name,
+        family=model.family,
         seed=fold.seed,
         fold=fold.number,
         rows=fold.held_out.tolist(),
@@ -261,16 +258,16 @@ def _kept_or_judged(fold: Fold, contender: Contender) -> Outcome:
     return outcome
 
 
-def _identity(fold: Fold, contender: Contender) -> str:
+def _identity(fold: Fold, model: ComparedModel) -> str:
     """Of everything that an outcome depends on."""
     study, lesions = fold.study, fold.study.dealt(fold.seed)
     content = [
         sorted(Outcome.model_fields),
-        contender.name,
+        model.name,
         study.modality,
         study.inner_folds,
-        fold.options.model_dump() if contender.family != "classical" else fold.seed,
-        study.base.identity if study.base and contender.family != "classical" else "",
+        fold.options.model_dump() if model.family != "classical" else fold.seed,
+        study.base.identity if study.base and model.family != "classical" else "",
         lesions.features,
         lesions.labels.tolist(),
         lesions.groups.tolist(),

@@ -15,10 +15,11 @@ from radllm_backend.features.cohort import Lesions
 from radllm_backend.features.table import FeatureTable, modality_of
 from radllm_backend.files import sha256_of
 from radllm_backend.language.base_models import BaseModelFolder
-from radllm_backend.learning.fit import Report, TrainingOptions
+from radllm_backend.learning.fit import TrainingOptions
 from radllm_backend.learning.provenance import hardware, make_work_folder, versions_used
 from radllm_backend.learning.scorecard import Outcome, Scorecard, summarise
-from radllm_backend.learning.study import Contender, Study, evaluate
+from radllm_backend.learning.study import ComparedModel, Study, evaluate_models
+from radllm_backend.records import Progress
 
 _TRAINING, _TEST = {"train", "training"}, {"test"}
 
@@ -49,7 +50,7 @@ class EvaluationPlan:
 
 
 def evaluate_table(
-    plan: EvaluationPlan, contenders: Sequence[Contender], report: Report
+    plan: EvaluationPlan, models: Sequence[ComparedModel], progress: Progress
 ) -> tuple[Scorecard, list[Outcome]]:
     """Evaluate models on a table of lesions.
 
@@ -76,7 +77,7 @@ def evaluate_table(
     )
     started = datetime.now(UTC).date().isoformat()
     make_work_folder(plan.work)
-    outcomes = evaluate(study, contenders, report)
+    outcomes = evaluate_models(study, models, progress)
     scorecard = summarise(
         outcomes,
         lesions,

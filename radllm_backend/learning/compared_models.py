@@ -14,7 +14,7 @@ from radllm_backend.learning import methods
 from radllm_backend.learning.classical import AVERAGED, CLASSICAL, fit_classical
 from radllm_backend.learning.methods import Learned, Method
 from radllm_backend.learning.scorecard import Family
-from radllm_backend.learning.study import Contender, Fold, Verdict
+from radllm_backend.learning.study import ComparedModel, Fold, Verdict
 
 LORA = "LoRA head"
 FROZEN = "frozen language model, logistic regression"
@@ -38,13 +38,13 @@ NAMES: dict[str, str] = {
 _TRAINED = ("lora", "fusion-lora")
 
 
-def contenders(
+def compared_models(
     language: bool = True,
     trained: bool = True,
     ablations: bool = False,
     families: Collection[Family] = (),
     costly: bool = True,
-) -> list[Contender]:
+) -> list[ComparedModel]:
     """The models of the comparison, cheapest first.
 
     Args:
@@ -60,45 +60,45 @@ def contenders(
     unknown = sorted(set(families) - set(get_args(Family)))
     if unknown:
         raise RadllmError(f"There is no family of models '{unknown[0][:40]}': use {', '.join(get_args(Family))}.")
-    chosen = [one for one in _all_contenders(language, trained, ablations) if costly or not one.costly]
+    chosen = [one for one in _all_models(language, trained, ablations) if costly or not one.costly]
     return [one for one in chosen if not families or one.family in {"classical", *families}]
 
 
-def _all_contenders(language: bool, trained: bool, ablations: bool) -> list[Contender]:
+def _all_models(language: bool, trained: bool, ablations: bool) -> list[ComparedModel]:
     field_of_models = [classical(name, select) for name in CLASSICAL for select in (False, True)]
     if language:
         field_of_models += [of_method(name) for name in NAMES if name not in _TRAINED]
     if language and trained:
         field_of_models += [of_method(name) for name in _TRAINED]
-        field_of_models.append(_contender(f"{WEIGHTED}, LoRA head", "fusion", methods.weighted_lora, trained=True))
+        field_of_models.append(_compared(f"{WEIGHTED}, LoRA head", "fusion", methods.weighted_lora, trained=True))
     if language and ablations:
         field_of_models += [one for one in _ablations() if trained or not one.trained]
     return field_of_models
 
 
-def of_method(name: str) -> Contender:
+def of_method(name: str) -> ComparedModel:
     """One of `methods.METHODS` as a model of the comparison."""
     family: Any = name if name in ("lora", "frozen") else "fusion"
-    return _contender(NAMES[name], family, methods.METHODS[name], trained=name in _TRAINED)
+    return _compared(NAMES[name], family, methods.METHODS[name], trained=name in _TRAINED)
 
 
-def classical(name: str, select: bool) -> Contender:
+def classical(name: str, select: bool) -> ComparedModel:
     """One of `classical.CLASSICAL` on all features, or on those it selects."""
     which = "selected" if select else "all"
-    return Contender(f"{name}, {which} features", "classical", partial(_classical, name=name, select=select))
+    return ComparedModel(f"{name}, {which} features", "classical", partial(_classical, name=name, select=select))
 
 
-def same_features(averaged: bool = False) -> Contender:
+def same_features(averaged: bool = False) -> ComparedModel:
     """Logistic regression on what the prompt says: what the language model adds is its difference from this.
 
     Args:
         averaged: over penalties, as the fusion is whose counterpart this then is.
     """
     name = f"{AVERAGED}, the same features" if averaged else SAME_FEATURES
-    return _contender(name, "classical", partial(methods.regression, averaged=averaged))
+    return _compared(name, "classical", partial(methods.regression, averaged=averaged))
 
 
-def _ablations() -> list[Contender]:
+def _ablations() -> list[ComparedModel]:
     changes: list[tuple[str, dict[str, str]]] = [
         ("generic feature names", {"style": "generic"}),
         ("findings sentences", {"style": "findings"}),
@@ -109,28 +109,28 @@ def _ablations() -> list[Contender]:
     for name, change in changes:
         long = "selection" in change
         method = partial(methods.frozen, change=change)
-        frozen.append(_contender(f"{FROZEN}: {name}", "ablation", method, trained=long, costly=long))
+        frozen.append(_compared(f"{FROZEN}: {name}", "ablation", method, trained=long, costly=long))
     lora = [
-        _contender(f"{LORA}: {name}", "ablation", partial(methods.lora, change=change), trained=True, costly=True)
+        _compared(f"{LORA}: {name}", "ablation", partial(methods.lora, change=change), trained=True, costly=True)
         for name, change in changes[:2]
     ]
     shuffled = "shuffled order at test time"
     return [
         *frozen,
-        _contender(f"{FROZEN}: {shuffled}", "ablation", partial(methods.frozen, shuffled=True)),
-        _contender(f"{LORA}: head only", "ablation", methods.head_only),
+        _compared(f"{FROZEN}: {shuffled}", "ablation", partial(methods.frozen, shuffled=True)),
+        _compared(f"{LORA}: head only", "ablation", methods.head_only),
         *lora,
-        _contender(f"{LORA}: {shuffled}", "ablation", partial(methods.lora, shuffled=True), trained=True),
+        _compared(f"{LORA}: {shuffled}", "ablation", partial(methods.lora, shuffled=True), trained=True),
     ]
 
 
-def _contender(
+def _compared(
     name: str, family: Any, method: Method | partial[Learned], trained: bool = False, costly: bool = False
-) -> Contender:
+) -> ComparedModel:
     def judge(fold: Fold) -> Verdict:
         return method(fold).verdict(fold)
 
-    return Contender(name, family, judge, trained, costly)
+    return ComparedModel(name, family, judge, trained, costly)
 
 
 def _classical(fold: Fold, name: str, select: bool) -> Verdict:
