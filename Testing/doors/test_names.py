@@ -18,18 +18,6 @@ JUSTIFIED = {
     "remove": COMMAND,
     "serve": COMMAND,
     "verify": COMMAND,
-    # learning: these names have two meanings still, or are defined twice.
-    "ADAPTED": "In learning.",
-    "CLASSICAL": "In learning.",
-    "DEFAULT_BASE": "In learning.",
-    "DataSet": "In learning.",
-    "Report": "In learning.",
-    "Stability": "In learning.",
-    "Trial": "In learning.",
-    "evaluate": "In learning.",
-    "measure": "In learning.",
-    "stability": "In learning.",
-    "train": "In learning.",
 }
 """Each name that several files define, and why its meaning is one."""
 FIRST = """

@@ -17,7 +17,6 @@ pytest.importorskip("torch")
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.cohort import Lesions
-from radllm_backend.features.table import read_table
 from radllm_backend.language import base_models
 from radllm_backend.learning import adaptation
 from radllm_backend.learning import fit as training
@@ -33,7 +32,9 @@ from radllm_backend.learning.adaptation import (
     curve_points,
     run_experiment,
 )
-from radllm_backend.learning.fit import Start, TrainingOptions
+from radllm_backend.learning.fit import Start
+from radllm_backend.learning.options import TrainingOptions
+from radllm_backend.learning.plan import LabelledTable
 from radllm_backend.reports.adaptation import write_adaptation
 from Testing.support.cohorts import NAMES, lesions
 
@@ -320,11 +321,11 @@ def test_a_table_becomes_a_data_set(tmp_path):
     path = tmp_path / "b.csv"
     rows = ["patient,truth,original_glcm_Contrast,descriptor_mass_shape"]
     path.write_text("\n".join([*rows, "p1,benign,1.5,oval", "p2,malignant,2.5,"]) + "\n")
-    data = Cohort.from_table(read_table(path), "truth", "patient", modality="MG")
+    data = Cohort.from_table(LabelledTable.of(path, "truth", "patient", "MG"))
     assert (data.name, data.modality, data.lesions.features) == ("b.csv", "MG", ("original_glcm_Contrast",))
     assert (data.lesions.descriptors, data.lesions.categories.tolist()) == (("mass_shape",), [["oval"], [""]])
     with pytest.raises(RadllmError, match="b.csv does not say the modality"):
-        Cohort.from_table(read_table(path), "truth", "patient")
+        Cohort.from_table(LabelledTable.of(path, "truth", "patient", None))
 
 
 def test_data_sets_of_descriptors_alone_can_be_adapted_too(experiment, tmp_path):

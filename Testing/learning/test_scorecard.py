@@ -25,9 +25,9 @@ from radllm_backend.learning.metrics import (
     holm,
     patient_bootstrap,
     roc_points,
+    selection_stability,
 )
 from radllm_backend.learning.scorecard import THRESHOLDS, Outcome, Scorecard, out_of_fold_rows, summarise
-from radllm_backend.learning.selection_stability import selection_stability
 from radllm_backend.records import Estimate
 
 FEATURES = tuple(f"original_firstorder_{name}" for name in ("Mean", "Median", "Minimum", "Maximum", "Energy"))

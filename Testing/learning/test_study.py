@@ -13,14 +13,14 @@ pytest.importorskip("torch")
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.selection import select_features
-from radllm_backend.features.table import read_table
 from radllm_backend.language import base_models
 from radllm_backend.learning import study as evaluation
-from radllm_backend.learning.compared_models import CONCATENATED, FROZEN, LORA, WEIGHTED, compared_models
-from radllm_backend.learning.fit import TrainingOptions
+from radllm_backend.learning.compared_models import compared_models
+from radllm_backend.learning.methods import CONCATENATED, FROZEN, LORA, WEIGHTED
 from radllm_backend.learning.metrics import area_under_curve
-from radllm_backend.learning.study import ComparedModel, Study, Verdict, evaluate_models
-from radllm_backend.learning.table_study import EvaluationPlan, evaluate_table
+from radllm_backend.learning.options import CrossValidation, TrainingOptions
+from radllm_backend.learning.plan import EvaluationPlan, LabelledTable
+from radllm_backend.learning.study import ComparedModel, Study, Verdict, evaluate_models, evaluate_table
 from Testing.support.cohorts import lesions
 
 pytestmark = pytest.mark.usefixtures("lean")
@@ -53,7 +53,14 @@ def cohort():
 
 @pytest.fixture(scope="module")
 def study(base, cohort, tmp_path_factory):
-    return Study(cohort, "US", base, OPTIONS, tmp_path_factory.mktemp("work"), folds=2, inner_folds=2)
+    return Study(
+        lesions=cohort,
+        modality="US",
+        base=base,
+        options=OPTIONS,
+        work=tmp_path_factory.mktemp("work"),
+        division=CrossValidation(folds=2, inner_folds=2),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +136,7 @@ def read_study(read_once, tmp_path):
 
 def test_a_resumed_evaluation_reads_no_prompt_again(read_study, monkeypatch):
     own, said = read_study
-    assert len(list(own.work.iterdir())) == own.folds  # both models read the same prompts
+    assert len(list(own.work.iterdir())) == own.division.folds  # both models read the same prompts
     monkeypatch.setattr(evaluation, "PromptReader", lambda *_, **__: pytest.fail("read again"))
     assert without_time(evaluate_models(own, READING, quiet)) == said
 
@@ -148,9 +155,9 @@ def test_other_prompts_and_another_adapter_are_read_on_their_own(read_study, mon
     frozen = set(own.work.iterdir())
     evaluate_models(replace(own, options=OPTIONS.model_copy(update={"style": "generic"})), READING, quiet)
     generic = set(own.work.glob("states-*")) - frozen
-    assert len(generic) == own.folds
+    assert len(generic) == own.division.folds
     evaluate_models(own, [one for one in compared_models() if one.name == f"{CONCATENATED}, LoRA"], quiet)
-    assert len(set(own.work.glob("states-*")) - frozen - generic) == own.folds
+    assert len(set(own.work.glob("states-*")) - frozen - generic) == own.division.folds
 
 
 def counted(name, trained=False):
@@ -180,7 +187,7 @@ def changed(cohort, field, value):
         lambda cohort: changed(cohort, "groups", "somebody"),
         lambda cohort: {"lesions": replace(cohort, features=cohort.features[::-1])},
         lambda _: {"modality": "MG"},
-        lambda _: {"inner_folds": 3},
+        lambda _: {"division": CrossValidation(folds=2, inner_folds=3)},
         lambda _: {"split": (np.arange(24), np.arange(24, 47))},
     ],
 )
@@ -197,7 +204,7 @@ def test_a_changed_study_is_computed_anew_and_the_same_one_not(study, cohort, tm
 def test_what_trains_runs_on_the_first_seeds_only(study, tmp_path):
     quick, asked_quick = counted("quick")
     slow, asked_slow = counted("slow", trained=True)
-    outcomes = evaluate_models(replace(study, work=tmp_path, seeds=(4, 2), trained_seeds=1), [quick, slow], quiet)
+    outcomes = evaluate_models(replace(study, work=tmp_path, seeds=(4, 2)), [quick, slow], quiet)
     assert asked_quick == [(4, 0), (4, 1), (2, 0), (2, 1)]
     assert asked_slow == [(4, 0), (4, 1)]
     by_seed = {seed: [tuple(one.rows) for one in outcomes if one.seed == seed] for seed in (4, 2)}
@@ -239,7 +246,9 @@ def test_no_patient_is_on_both_sides(study, tmp_path):
         seen.append((set(fold.inside.groups), set(fold.outside.groups)))
         return Verdict(np.zeros(len(fold.outside)), np.full(len(fold.outside), 0.5), 0.5)
 
-    own = replace(study, lesions=lesions(count=60, each=3), work=tmp_path, seeds=(0, 1), folds=5)
+    own = replace(
+        study, lesions=lesions(count=60, each=3), work=tmp_path, seeds=(0, 1), division=CrossValidation(folds=5)
+    )
     evaluate_models(own, [ComparedModel("memory", "classical", judge)], quiet)
     assert len(seen) == 10
     assert not any(inside & outside for inside, outside in seen)
@@ -258,7 +267,9 @@ DEALINGS = 4
 @pytest.mark.long
 def test_shuffled_labels_leave_nothing_to_find(noisy, base, tmp_path):
     path = write_table(tmp_path / "table.csv", noisy)
-    shuffled = plan(path, tmp_path, base=base, shuffle_labels=True, seeds=DEALINGS, trained_seeds=DEALINGS)
+    shuffled = plan(
+        path, tmp_path, base=base, division={"shuffle_labels": True, "seeds": DEALINGS, "trained_seeds": DEALINGS}
+    )
     card, outcomes = evaluate_table(shuffled, compared_models(), quiet)
     assert card.shuffled_labels
     assert len(card.models) == len(compared_models())
@@ -289,7 +300,7 @@ def test_the_same_test_finds_a_selection_outside_the_folds(noisy, tmp_path, monk
     path = write_table(tmp_path / "table.csv", noisy)
     smooth = {f"{name}, all features" for name in ("logistic regression (L2)", "LDA", "SVM")}
     card, _ = evaluate_table(
-        plan(path, tmp_path, shuffle_labels=True, seeds=DEALINGS),
+        plan(path, tmp_path, division={"shuffle_labels": True, "seeds": DEALINGS}),
         [one for one in compared_models() if one.name in smooth],
         quiet,
     )
@@ -328,11 +339,11 @@ def write_table(path, cohort, split=None):
     return path
 
 
-def plan(path, tmp_path, **changes):
+def plan(path, tmp_path, *, modality="US", division=(), **changes):
     given = {
-        "table": read_table(path), "table_path": path, "target": "label", "group": "patient", "base": None,
-        "options": OPTIONS, "work": tmp_path / "work", "command": "radllm evaluate", "modality": "US", "folds": 2,
-        "inner_folds": 2, "seeds": 1,
+        "base": None, "options": OPTIONS, "work": tmp_path / "work", "command": "radllm evaluate",
+        "labelled": LabelledTable.of(path, "label", "patient", modality),
+        "division": CrossValidation(folds=2, inner_folds=2, seeds=1).model_copy(update=division),
     }  # fmt: skip
     return EvaluationPlan(**{**given, **changes})
 

@@ -24,13 +24,14 @@ from threadpoolctl import threadpool_limits
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions, outer_folds, patients_by_class
-from radllm_backend.features.table import FeatureTable, modality_of
 from radllm_backend.files import read_json, write_atomically
 from radllm_backend.language.base_models import BaseModelFolder
 from radllm_backend.learning.classical import plain_classifier
-from radllm_backend.learning.fit import Start, TrainingOptions, fit, fit_writer
+from radllm_backend.learning.fit import Start, fit, fit_writer
 from radllm_backend.learning.intervals import CONFIDENCE
 from radllm_backend.learning.metrics import area_under_curve
+from radllm_backend.learning.options import TrainingOptions
+from radllm_backend.learning.plan import LabelledTable, Plan
 from radllm_backend.learning.provenance import hardware, make_work_folder, versions_used
 from radllm_backend.models.heads import log_odds
 from radllm_backend.records import Estimate, Progress, Record
@@ -98,35 +99,29 @@ class Cohort:
     modality: str
 
     @classmethod
-    def from_table(
-        cls, table: FeatureTable, target: str, group: str, *, modality: str | None = None, scale_free: bool = False
-    ) -> Cohort:
+    def from_table(cls, labelled: LabelledTable, *, scale_free: bool = False) -> Cohort:
         """The lesions of a table.
 
         Args:
-            target: column that says benign or malignant.
-            group: column that names the patient.
-            modality: MG, US, CT or MR, where the table does not say it.
             scale_free: without the features that depend on the pixel spacing.
 
         Raises:
             RadllmError: the table is unfit, or its modality unknown or mixed.
         """
-        lesions = Lesions.from_table(table, target, group, scale_free=scale_free)
-        return cls(table.name, lesions, modality_of(table, modality))
+        return cls(labelled.table.name, labelled.lesions(scale_free=scale_free), labelled.modality)
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """Two data sets, and how often and how much of the second one is learned from."""
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Plan):
+    """Two data sets, and how often and how much of the second one is learned from.
 
+    The options' seed is that of the source's model and of the first repeat; each repeat has the next. What is kept
+    serves an experiment with more sizes or repeats too.
+    """
+
+    base: BaseModelFolder
     source: Cohort
     target: Cohort
-    base: BaseModelFolder
-    options: TrainingOptions
-    """Its seed is that of the source's model and of the first repeat; each repeat has the next."""
-    work: Path
-    """Folder that keeps what is finished: the same experiment goes on from there, with more sizes or repeats too."""
     command: str
     """What repeats the experiment, without the user's folders."""
     sizes: tuple[int, ...] = (10, 20, 50, 100)

@@ -11,12 +11,10 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save
 from sklearn.metrics import log_loss, roc_auc_score
@@ -28,44 +26,13 @@ from radllm_backend.features.cohort import Lesions, split_by_patient
 from radllm_backend.files import write_atomically
 from radllm_backend.language import distributed
 from radllm_backend.language.base_models import BaseModelFolder
-from radllm_backend.language.prompt import PromptStyle
 from radllm_backend.language.prompt_writer import PromptWriter
 from radllm_backend.language.torch_reader import AdapterShape, LoraClassifier, best_device, stored_precision
 from radllm_backend.learning.classical import select_by_inner_folds
-from radllm_backend.records import Progress, Record
+from radllm_backend.learning.options import TrainingOptions
+from radllm_backend.records import Progress
 
 _MICRO_BATCH = 8  # keeps SmolLM2's activations below 2 GB; the gradient is the whole batch's
-
-
-class TrainingOptions(Record):
-    """How a model is fitted. The defaults are those of the shipped models."""
-
-    features: int = Field(8, ge=1, le=200)
-    """How many features mRMR takes (8 in Ra et al. 2025)."""
-    selection: Literal["mrmr", "filtered", "none"] = "mrmr"
-    """`filtered`: of correlated features the weaker go first, and inner folds choose how many mRMR takes, up to twice
-    `features`; `none` writes every feature into the prompt."""
-    style: PromptStyle = "numbers"
-    """How the prompt words a feature."""
-    shuffle_order: bool = False
-    """Train on prompts whose features come in another order each time (predictions keep the stored one)."""
-    scale_free: bool = False
-    """Only features that do not depend on the pixel spacing, so that images without one can be classified."""
-    epochs: int = Field(4, ge=1)
-    patience: int = Field(2, ge=1)
-    """Epochs without a lower validation loss before training stops."""
-    learning_rate: float = Field(5e-4, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup: float = Field(0.1, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises, before it falls as a cosine."""
-    batch_size: int = Field(8, ge=1)
-    validation: float = Field(0.2, gt=0, le=0.5)
-    """Share of the training lesions kept apart for early stopping (whole patients)."""
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    seed: int = 0
-    folds: int = Field(5, ge=0)
-    """Outer folds of the cross-validation that the model card reports; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -376,12 +343,3 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def parse_options(**given: object) -> TrainingOptions:
-    """Options from the command line; RadllmError names the one that is out of range."""
-    try:
-        return TrainingOptions.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RadllmError(f"The option '{first['loc'][0]}' is wrong: {first['msg'].lower()}.") from error

@@ -15,8 +15,11 @@ from typing import Literal
 
 from radllm_backend.features.cohort import patients_by_class
 from radllm_backend.language.base_models import BaseModelFolder
-from radllm_backend.learning.compared_models import LORA, compared_models
-from radllm_backend.learning.fit import Start, TrainingOptions
+from radllm_backend.learning.compared_models import compared_models
+from radllm_backend.learning.fit import Start
+from radllm_backend.learning.methods import LORA
+from radllm_backend.learning.options import CrossValidation, TrainingOptions
+from radllm_backend.learning.plan import EvaluationPlan, LabelledTable, Plan
 from radllm_backend.learning.provenance import hardware, make_work_folder, versions_used
 from radllm_backend.learning.reproduction_data import (
     FOLDERS,
@@ -32,8 +35,7 @@ from radllm_backend.learning.reproduction_data import (
     within,
 )
 from radllm_backend.learning.scorecard import ModelResult, Outcome, Scorecard
-from radllm_backend.learning.study import ComparedModel, Fold, Study, Verdict
-from radllm_backend.learning.table_study import EvaluationPlan, evaluate_table
+from radllm_backend.learning.study import ComparedModel, Fold, Study, Verdict, evaluate_table
 from radllm_backend.records import SHA256, Progress, Record
 
 ADAPTED_FROM_VINDR = f"{LORA}, adapted from {VINDR}"
@@ -64,14 +66,12 @@ DIFFERENCES = (
 """From the paper, as far as they are known here."""
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """What the experiment is run on, and how."""
+@dataclass(frozen=True, kw_only=True)
+class Protocol(Plan):
+    """What the experiment is run on, and how; all that is written goes into the folder that keeps what is finished."""
 
-    sources: Sources
     base: BaseModelFolder
-    options: TrainingOptions
-    output: Path
+    sources: Sources
     command: str
     """What repeats it, without the user's folders."""
     inner_folds: int = 5
@@ -139,7 +139,7 @@ def reproduce(protocol: Protocol, progress: Progress, finished: Callable[[Stage]
         RadllmError: a folder is not the data set's, a part lacks lesions of a class, or something cannot be written.
     """
     seed = protocol.options.seed
-    vindr, inbreast = measure_data_sets(protocol.sources, protocol.output, seed, within(progress, 0.0, _READ))
+    vindr, inbreast = measure_data_sets(protocol.sources, protocol.work, seed, within(progress, 0.0, _READ))
     learned, start = _learn(protocol, vindr, within(progress, _READ, _LEARNED))
     finished(learned)
     adapted = _adapt(protocol, inbreast, start, within(progress, _LEARNED, 1.0))
@@ -162,7 +162,15 @@ def _learn(protocol: Protocol, data: MeasuredDataSet, progress: Progress) -> tup
     stage = _stage(protocol, data, _racing(), LORA, work, within(progress, 0.0, 0.95))
     rows = (data.training, data.test)
     seed = protocol.options.seed
-    study = Study(data.lesions, _MODALITY, protocol.base, _options(protocol, data), work, seeds=(seed,), split=rows)
+    study = Study(
+        lesions=data.lesions,
+        modality=_MODALITY,
+        base=protocol.base,
+        options=_options(protocol, data),
+        work=work,
+        seeds=(seed,),
+        split=rows,
+    )
     fold = Fold(study, seed, 0, rows, progress=within(progress, 0.95, 1.0))
     fitted = fold.adapted(fold.options)  # trained for the stage: it comes from its checkpoint
     return stage, Start(fitted.weights, fitted.writer.template.features)
@@ -198,17 +206,12 @@ def _stage(
     progress: Progress,
 ) -> Stage:
     plan = EvaluationPlan(
-        table=data.table,
-        table_path=data.path,
-        target=TARGET,
-        group=GROUP,
+        labelled=LabelledTable(data.table, TARGET, GROUP, _MODALITY),
         base=protocol.base,
         options=_options(protocol, data),
         work=work,
         command=protocol.command,
-        modality=_MODALITY,
-        inner_folds=protocol.inner_folds,
-        seeds=1,
+        division=CrossValidation(inner_folds=protocol.inner_folds, seeds=1),
         split=SPLIT,
     )
     scorecard, outcomes = evaluate_table(plan, racing, partial(_tell, progress, data.name))
@@ -235,7 +238,7 @@ def _options(protocol: Protocol, data: MeasuredDataSet) -> TrainingOptions:
 
 
 def _work(protocol: Protocol, data: MeasuredDataSet) -> Path:
-    return protocol.output / FOLDERS[data.name] / "work"
+    return protocol.work / FOLDERS[data.name] / "work"
 
 
 def _tell(progress: Progress, name: PaperDataSet, what: str, done: float) -> None:

@@ -16,6 +16,7 @@ from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions
 from radllm_backend.learning.intervals import draws, estimate, null_estimate, without_surplus
 from radllm_backend.learning.metrics import (
+    SelectionStability,
     area_under_curve,
     brier,
     calibration_curve,
@@ -26,12 +27,11 @@ from radllm_backend.learning.metrics import (
     expected_calibration_error,
     holm,
     roc_points,
+    selection_stability,
     treat_all,
 )
-from radllm_backend.learning.selection_stability import SelectionStability, selection_stability
+from radllm_backend.learning.options import Family
 from radllm_backend.records import SHA256, CalibrationBin, Estimate, Record
-
-Family = Literal["classical", "frozen", "lora", "fusion", "ablation"]
 
 THRESHOLDS = tuple(round(0.01 * percent, 2) for percent in range(1, 100))
 """Of the decision curves."""

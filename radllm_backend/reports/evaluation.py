@@ -12,8 +12,9 @@ from markupsafe import Markup
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.files import write_atomically
-from radllm_backend.learning.scorecard import Family, ModelResult, Outcome, Scorecard, out_of_fold_rows
-from radllm_backend.learning.selection_stability import SelectionStability
+from radllm_backend.learning.metrics import SelectionStability
+from radllm_backend.learning.options import Family
+from radllm_backend.learning.scorecard import ModelResult, Outcome, Scorecard, out_of_fold_rows
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY
 from radllm_backend.records import Estimate
 from radllm_backend.reports import evaluation_plots as plots

@@ -16,8 +16,9 @@ from scipy.stats import binomtest
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.names import display_name, is_canonical
-from radllm_backend.learning.scorecard import Family, ModelResult, Scorecard
-from radllm_backend.learning.selection_stability import SelectionStability
+from radllm_backend.learning.metrics import SelectionStability
+from radllm_backend.learning.options import Family
+from radllm_backend.learning.scorecard import ModelResult, Scorecard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
