@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "radllm_backend"
 COMMAND = "A command, and the function that it opens."
 JUSTIFIED = {
     "TABLE": "The file of a data set that lists its lesions, in the file of each data set.",
+    "command": "What radllm dataset NAME is made of, in the file of each data set.",
     "manifest": "What every data set's file is there for.",
     "register": "What every file of a group of commands has to do.",
     "export": COMMAND,
