@@ -22,7 +22,8 @@ from benchmarks.training import Usual
 from radllm_backend.features.cohort import Lesions, split_by_patient
 from radllm_backend.features.table import read_table
 from radllm_backend.language.base_models import locate
-from radllm_backend.learning.fit import TrainingOptions, fit, fit_writer
+from radllm_backend.learning.fit import fit, fit_writer
+from radllm_backend.learning.options import TrainingOptions
 
 TABLE = Path(__file__).resolve().parents[1] / "Resources" / "TrainingTables" / "breast-us.csv"
 BASE, MODALITY = "smollm2-135m-instruct", "US"

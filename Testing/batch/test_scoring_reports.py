@@ -18,7 +18,7 @@ pytest.importorskip("pyarrow")
 from radllm_backend.batch import lesions
 from radllm_backend.batch.cluster import Place
 from radllm_backend.batch.run import run_batch
-from radllm_backend.batch.worker import Measured, measure, settings_text
+from radllm_backend.batch.worker import Measurement, measure_lesions, settings_text
 from radllm_backend.models.model import Model
 from radllm_backend.reports.files import EPOCH, write_reports
 from radllm_backend.reports.key_image import key_image
@@ -77,6 +77,6 @@ def test_the_command_writes_what_classify_writes(
 @pytest.mark.parametrize("pictures", [True, False])
 def test_a_picture_travels_only_where_it_is_asked_for(model: Model, pictures: bool) -> None:
     chosen = candidate(1)
-    (answer,) = measure([chosen.model_dump_json()], settings_text(model.settings), READ, pictures=pictures)
-    picture = Measured.model_validate_json(answer).picture
+    (answer,) = measure_lesions([chosen.model_dump_json()], settings_text(model.settings), READ, pictures=pictures)
+    picture = Measurement.model_validate_json(answer).picture
     assert picture == (key_image(read_generated(chosen)) if pictures else None)

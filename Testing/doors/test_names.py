@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "radllm_backend"
 COMMAND = "A command, and the function that it opens."
 JUSTIFIED = {
     "TABLE": "The file of a data set that lists its lesions, in the file of each data set.",
+    "command": "What radllm dataset NAME is made of, in the file of each data set.",
     "manifest": "What every data set's file is there for.",
     "register": "What every file of a group of commands has to do.",
     "export": COMMAND,
@@ -18,18 +19,6 @@ JUSTIFIED = {
     "remove": COMMAND,
     "serve": COMMAND,
     "verify": COMMAND,
-    # learning: these names have two meanings still, or are defined twice.
-    "ADAPTED": "In learning.",
-    "CLASSICAL": "In learning.",
-    "DEFAULT_BASE": "In learning.",
-    "DataSet": "In learning.",
-    "Report": "In learning.",
-    "Stability": "In learning.",
-    "Trial": "In learning.",
-    "evaluate": "In learning.",
-    "measure": "In learning.",
-    "stability": "In learning.",
-    "train": "In learning.",
 }
 """Each name that several files define, and why its meaning is one."""
 FIRST = """

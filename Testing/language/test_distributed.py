@@ -28,7 +28,8 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.language import base_models
 from radllm_backend.language import distributed as processes
 from radllm_backend.language import torch_reader as llm
-from radllm_backend.learning.fit import TrainingOptions, fit
+from radllm_backend.learning.fit import fit
+from radllm_backend.learning.options import TrainingOptions
 from Testing.support.cohorts import NAMES, lesions
 
 TOLERANCE = 1e-4

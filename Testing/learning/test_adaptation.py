@@ -13,26 +13,27 @@ pytest.importorskip("torch")
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.cohort import Lesions
-from radllm_backend.features.table import read_table
 from radllm_backend.language import base_models
 from radllm_backend.learning import adaptation
 from radllm_backend.learning import fit as training
 from radllm_backend.learning.adaptation import (
-    ADAPTED,
-    CLASSICAL,
-    SCRATCH,
+    BASELINES,
+    LORA_ADAPTED,
+    LORA_FROM_SCRATCH,
     AdaptationCurve,
-    DataSet,
+    Cohort,
+    CurveTrial,
     Experiment,
-    Trial,
     compare_names,
     curve_points,
     run_experiment,
 )
-from radllm_backend.learning.fit import Start, TrainingOptions
+from radllm_backend.learning.fit import Start
+from radllm_backend.learning.options import TrainingOptions
+from radllm_backend.learning.plan import LabelledTable
 from Testing.support.cohorts import NAMES, lesions
 
-MODELS = (ADAPTED, SCRATCH, *CLASSICAL)
+MODELS = (LORA_ADAPTED, LORA_FROM_SCRATCH, *BASELINES)
 SHARED, NEW = NAMES[:3], tuple(f"original_firstorder_{name}" for name in ("Mean", "Median", "Energy"))
 OPTIONS = TrainingOptions(features=4, epochs=4, learning_rate=0.005, rank=2, batch_size=8)
 
@@ -73,8 +74,8 @@ def target_lesions(count: int = 40, each: int = 1) -> Lesions:
 @pytest.fixture(scope="module")
 def experiment(base, tmp_path_factory):
     return Experiment(
-        source=DataSet("a.csv", lesions(40), "US"),
-        target=DataSet("b.csv", target_lesions(), "US"),
+        source=Cohort("a.csv", lesions(40), "US"),
+        target=Cohort("b.csv", target_lesions(), "US"),
         base=base,
         options=OPTIONS,
         work=tmp_path_factory.mktemp("work") / "kept",
@@ -122,7 +123,7 @@ def test_names_of_both_kinds_are_compared(curve):
 
 def test_classical_models_find_a_planted_signal(curve):
     """Feature and descriptor tell the classes apart, so that even six lesions show how."""
-    assert all(one.auc > 0.9 for one in curve.trials if one.model in CLASSICAL)
+    assert all(one.auc > 0.9 for one in curve.trials if one.model in BASELINES)
 
 
 def test_progress_only_goes_forward(curve, reports):
@@ -203,7 +204,7 @@ def test_lesions_of_patients_whom_the_target_has_are_left_out_of_the_source(expe
         adaptation, "_train_source", lambda _, data, __: seen.append(data.lesions) or Start({}, ("a feature",))
     )
     monkeypatch.setattr(adaptation, "_language_scores", lambda *_: np.arange(20.0))
-    data = DataSet("a.csv", replace(source, groups=groups), "US")
+    data = Cohort("a.csv", replace(source, groups=groups), "US")
     found = run_experiment(replace(experiment, source=data, work=tmp_path, sizes=(8,)), quiet)
     assert (found.left_out, found.source_lesions) == (5, 35)
     assert not set(seen[0].groups) & set(experiment.target.lesions.groups)
@@ -254,7 +255,7 @@ def test_a_new_source_spares_the_models_that_do_not_start_from_it(kept, monkeypa
     monkeypatch.setattr(
         adaptation, "_language_scores", lambda _, start, task, *__: adapted.append(start) or ranks(task)
     )
-    run_experiment(replace(kept, source=DataSet("c.csv", lesions(40, seed=9), "US")), quiet)
+    run_experiment(replace(kept, source=Cohort("c.csv", lesions(40, seed=9), "US")), quiet)
     assert len(adapted) == 4
     assert None not in adapted
 
@@ -302,11 +303,11 @@ def test_a_target_with_one_malignant_patient_is_refused(experiment, tmp_path):
     own = target_lesions()
     one = replace(own, labels=(np.arange(40) == 3).astype(int))
     with pytest.raises(RadllmError, match="has 39 patients with benign and 1 with malignant lesions and at least 2"):
-        run_experiment(replace(experiment, work=tmp_path, target=DataSet("b.csv", one, "US")), quiet)
+        run_experiment(replace(experiment, work=tmp_path, target=Cohort("b.csv", one, "US")), quiet)
 
 
 def test_the_same_patients_in_both_are_refused(experiment, tmp_path):
-    both = replace(experiment, work=tmp_path, target=DataSet("b.csv", lesions(40), "US"))
+    both = replace(experiment, work=tmp_path, target=Cohort("b.csv", lesions(40), "US"))
     with pytest.raises(RadllmError, match="a.csv and b.csv name the same patients, .* give patients of different"):
         run_experiment(both, quiet)
 
@@ -315,11 +316,11 @@ def test_a_table_becomes_a_data_set(tmp_path):
     path = tmp_path / "b.csv"
     rows = ["patient,truth,original_glcm_Contrast,descriptor_mass_shape"]
     path.write_text("\n".join([*rows, "p1,benign,1.5,oval", "p2,malignant,2.5,"]) + "\n")
-    data = DataSet.from_table(read_table(path), "truth", "patient", modality="MG")
+    data = Cohort.from_table(LabelledTable.of(path, "truth", "patient", "MG"))
     assert (data.name, data.modality, data.lesions.features) == ("b.csv", "MG", ("original_glcm_Contrast",))
     assert (data.lesions.descriptors, data.lesions.categories.tolist()) == (("mass_shape",), [["oval"], [""]])
     with pytest.raises(RadllmError, match="b.csv does not say the modality"):
-        DataSet.from_table(read_table(path), "truth", "patient")
+        Cohort.from_table(LabelledTable.of(path, "truth", "patient", None))
 
 
 def test_data_sets_of_descriptors_alone_can_be_adapted_too(experiment, tmp_path):
@@ -330,10 +331,10 @@ def test_data_sets_of_descriptors_alone_can_be_adapted_too(experiment, tmp_path)
             (target_lesions(), "mass_shape", target_lesions().categories[:, 0]),
         )
     )
-    data = {"source": DataSet("a.csv", source, "MG"), "target": DataSet("b.csv", target, "MG")}
+    data = {"source": Cohort("a.csv", source, "MG"), "target": Cohort("b.csv", target, "MG")}
     found = run_experiment(replace(experiment, work=tmp_path, sizes=(6,), **data), quiet)
     assert (found.shared, found.only_source, found.only_target) == ([], ["mass_margins"], ["mass_shape"])
-    assert all(one.auc == 1 for one in found.trials if one.model in CLASSICAL)
+    assert all(one.auc == 1 for one in found.trials if one.model in BASELINES)
 
 
 # --- points ---------------------------------------------------------------------------------------------------------
@@ -341,7 +342,7 @@ def test_data_sets_of_descriptors_alone_can_be_adapted_too(experiment, tmp_path)
 
 def test_a_point_is_a_mean_with_students_interval():
     aucs = [0.7, 0.8, 0.75, 0.9]
-    trials = [Trial(model="m", size=10, repeat=repeat, auc=auc) for repeat, auc in enumerate(aucs)]
+    trials = [CurveTrial(model="m", size=10, repeat=repeat, auc=auc) for repeat, auc in enumerate(aucs)]
     (point,) = curve_points(trials)
     low, high = stats.ttest_1samp(aucs, 0).confidence_interval(0.95)
     assert (point.auc.value, point.auc.low, point.auc.high) == pytest.approx((0.7875, low, high))

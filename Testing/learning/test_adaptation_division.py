@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.cohort import Lesions
-from radllm_backend.learning.adaptation import DataSet, divide
+from radllm_backend.learning.adaptation import Cohort, divide
 from Testing.support.cohorts import NAMES, lesions
 
 
@@ -22,7 +22,7 @@ def test_a_division_keeps_patients_whole_and_samples_in_proportion(each, patient
     groups = np.repeat([f"patient {number}" for number in range(patients)], each)
     labels = (random.random(len(groups)) < share).astype(int)
     labels[: 2 * each], labels[-2 * each :] = 0, 1
-    data = DataSet("b.csv", Lesions(NAMES[:1], random.normal(size=(len(groups), 1)), labels, groups), "US")
+    data = Cohort("b.csv", Lesions(NAMES[:1], random.normal(size=(len(groups), 1)), labels, groups), "US")
     try:
         division = divide(data, (8, len(groups) // 3 + 4), seed)
     except RadllmError:
@@ -36,12 +36,12 @@ def test_a_division_keeps_patients_whole_and_samples_in_proportion(each, patient
 
 
 def test_a_division_is_near_to_halves_as_long_as_the_largest_sample_fits():
-    data = DataSet("b.csv", lesions(60), "US")
+    data = Cohort("b.csv", lesions(60), "US")
     assert [len(divide(data, (4, most), 0).judges) for most in (30, 31, 41, 54)] == [30, 20, 15, 6]
 
 
 def test_another_seed_divides_anew_and_the_same_one_does_not():
-    data = DataSet("b.csv", lesions(60), "US")
+    data = Cohort("b.csv", lesions(60), "US")
     first, again, other = (divide(data, (10,), seed) for seed in (3, 3, 4))
     assert (first.labelled == again.labelled).all()
     assert (np.sort(first.judges) != np.sort(other.judges)).any()

@@ -20,7 +20,8 @@ from benchmarks.training import Usual
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.cohort import outer_folds, split_by_patient
 from radllm_backend.language import base_models
-from radllm_backend.learning.fit import TrainingOptions, fit, parse_options
+from radllm_backend.learning.fit import fit
+from radllm_backend.learning.options import TrainingOptions, parse_options
 from Testing.support.cohorts import NAMES, lesions
 
 
@@ -145,7 +146,7 @@ def test_no_patient_is_on_two_sides(seed, each):
 )
 def test_an_option_out_of_range_is_named(option, value):
     with pytest.raises(RadllmError, match=f"option '{option}' is wrong"):
-        parse_options(**{option: value})
+        parse_options(TrainingOptions, {option: value})
 
 
 def test_too_few_patients_are_counted():

@@ -22,8 +22,8 @@ from radllm_backend import Features, Model
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.table import read_table
 from radllm_backend.language import base_models
-from radllm_backend.learning.fit import TrainingOptions
-from radllm_backend.learning.methods import METHODS
+from radllm_backend.learning.methods import METHODS, bundled_methods
+from radllm_backend.learning.options import CrossValidation, TrainingOptions
 from radllm_backend.learning.study import Fold, Study
 from radllm_backend.models.bundle import CARD, read_bundle
 from radllm_backend.models.heads import ESTIMATOR, NUMBERS
@@ -61,33 +61,33 @@ def bundles(
     folder = tmp_path_factory.mktemp("methods")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RADLLM_CACHE", str(folder / "cache"))
-        for method in METHODS:
+        for method in bundled_methods():
             train(phantom_table, tiny_base, folder / method, "--method", method, *OPTIONS)
-    return {method: folder / method for method in METHODS}
+    return {method: folder / method for method in bundled_methods()}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", bundled_methods())
 def test_a_bundle_holds_what_its_method_needs_and_nothing_else(bundles, method):
     assert {path.name for path in bundles[method].iterdir()} == {CARD, "README.md", NEIGHBOURS, *FILES[method]}
     assert read_bundle(bundles[method]).card.parts() == sorted(FILES[method])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", bundled_methods())
 def test_the_bundle_says_what_the_fitted_method_says(bundles, method, phantom_table, tiny_base, tmp_path, monkeypatch):
     """Fitted once more, in memory, it judges three lesions as held-out ones; the bundle reads its numbers from disk."""
     monkeypatch.setenv("RADLLM_CACHE", str(tmp_path / "cache"))
     from radllm_backend.learning.build import _lesions
-    from radllm_backend.learning.plan import TrainingPlan
+    from radllm_backend.learning.plan import LabelledTable, TrainingPlan
 
-    table = read_table(phantom_table)
+    labelled = LabelledTable.of(phantom_table, "label", "patient", None)
     options = TrainingOptions(features=3, folds=0, epochs=1, rank=2, scale_free=True)
     base = base_models.locate(tiny_base)
-    cohort = _lesions(TrainingPlan(table, phantom_table, "label", "patient", base, options, tmp_path / "none"))
-    study = Study(cohort, "US", base, options, tmp_path)
+    cohort = _lesions(TrainingPlan(labelled=labelled, base=base, options=options, output=tmp_path / "none"))
+    study = Study(lesions=cohort, modality="US", base=base, options=options, work=tmp_path)
     everyone = np.arange(len(cohort))
     fold = Fold(study, 0, 0, (everyone, everyone[:3]))
-    expected = METHODS[method](fold).scores
-    predictions = Model.load(bundles[method], tiny_base).predict_many(table.rows()[:3], explain=False)
+    expected = METHODS[method].learn(fold).scores
+    predictions = Model.load(bundles[method], tiny_base).predict_many(labelled.table.rows()[:3], explain=False)
     assert [one.logit for one in predictions] == pytest.approx(expected.tolist(), abs=1e-6)
 
 
@@ -256,15 +256,18 @@ def test_a_frozen_model_cannot_be_adapted(bundles, phantom_table, tiny_base, tmp
 
 def test_an_evaluation_goes_into_the_card(phantom_table, tiny_base, tmp_path, monkeypatch):
     monkeypatch.setenv("RADLLM_CACHE", str(tmp_path / "cache"))
-    from radllm_backend.learning.contenders import classical, of_method
-    from radllm_backend.learning.fit import TrainingOptions
-    from radllm_backend.learning.table_study import EvaluationPlan, evaluate_table
+    from radllm_backend.learning.compared_models import classical, of_method
+    from radllm_backend.learning.plan import EvaluationPlan, LabelledTable
+    from radllm_backend.learning.study import evaluate_table
 
     plan = EvaluationPlan(
-        read_table(phantom_table), phantom_table, "label", "patient", base_models.locate(tiny_base),
-        TrainingOptions(features=3, scale_free=True), tmp_path / "work", "radllm evaluate",
-        folds=2, inner_folds=2, seeds=1,
-    )  # fmt: skip
+        labelled=LabelledTable.of(phantom_table, "label", "patient", None),
+        base=base_models.locate(tiny_base),
+        options=TrainingOptions(features=3, scale_free=True),
+        work=tmp_path / "work",
+        command="radllm evaluate",
+        division=CrossValidation(folds=2, inner_folds=2, seeds=1),
+    )
     scorecard, _ = evaluate_table(plan, [classical("LDA", select=False), of_method("fusion")], quiet)
     (tmp_path / "evaluation.json").write_text(scorecard.model_dump_json())
     more = ("--method", "fusion", "--evaluation", tmp_path / "evaluation.json", *OPTIONS)
@@ -295,7 +298,8 @@ def test_hidden_states_do_not_depend_on_what_is_read_with_them(bundles, phantom_
 def test_a_cohort_without_features_or_descriptors_is_refused(tmp_path, tiny_base, monkeypatch):
     monkeypatch.setenv("RADLLM_CACHE", str(tmp_path / "cache"))
     cohort = lesions(count=20).with_features([])
-    study = Study(cohort, "US", base_models.locate(tiny_base), TrainingOptions(features=2), tmp_path)
+    base, options = base_models.locate(tiny_base), TrainingOptions(features=2)
+    study = Study(lesions=cohort, modality="US", base=base, options=options, work=tmp_path)
     fold = Fold(study, 0, 0, (np.arange(20), np.arange(0)))
     with pytest.raises(RadllmError, match="neither a usable feature nor a descriptor"):
-        METHODS["fusion"](fold)
+        METHODS["fusion"].learn(fold)

@@ -20,9 +20,9 @@ from radllm_backend.datasets import manifest as manifests
 from radllm_backend.features.table import read_rows, read_table
 from radllm_backend.learning import reproduction
 from radllm_backend.learning import study as evaluation
-from radllm_backend.learning.contenders import classical, of_method
-from radllm_backend.learning.reproduction import ADAPTED, ALONE, PAPER, Reproduction
-from radllm_backend.learning.reproduction_data import Sources, measure
+from radllm_backend.learning.compared_models import classical, of_method
+from radllm_backend.learning.reproduction import ADAPTED_FROM_VINDR, INBREAST_ALONE, PAPER_FIGURES, Reproduction
+from radllm_backend.learning.reproduction_data import Sources, measure_data_sets
 from radllm_backend.records import Estimate
 from radllm_backend.reports.reproduction import reproduction_html, reproduction_text
 from Testing.support.command_line import radllm, succeed
@@ -90,7 +90,7 @@ def test_the_papers_figures_stand_beside_the_runs(finished, content):
         {"accuracy": 0.671, "test_lesions": "235"},
         {"accuracy": 0.839, "test_lesions": "about 55"},
     )
-    assert (vindr["model"], inbreast["model"]) == ("LoRA head", ADAPTED)
+    assert (vindr["model"], inbreast["model"]) == ("LoRA head", ADAPTED_FROM_VINDR)
     assert (vindr["test_lesions"], vindr["training_lesions"], vindr["left_out"], vindr["dropped"]) == (8, 15, 1, 0)
     page = (finished[1] / "reproduction.html").read_text()
     for figure in ("0.671", "235", "0.839", "about 55"):
@@ -111,7 +111,7 @@ def test_baselines_learn_from_the_same_lesions(content):
     vindr, inbreast = ({model["model"] for model in stage["models"]} for stage in content["stages"])
     for name in ("logistic regression (L2)", "LDA", "k-NN", "SVM", "random forest", "gradient boosting"):
         assert f"{name}, selected features" in vindr & inbreast
-    assert inbreast - vindr == {ADAPTED, ALONE}
+    assert inbreast - vindr == {ADAPTED_FROM_VINDR, INBREAST_ALONE}
     assert vindr - inbreast == {"LoRA head"}
 
 
@@ -143,12 +143,12 @@ def scatter(mask: Path) -> None:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_lesions_without_every_feature_are_dropped_and_unreadable_ones_left_out(trees, tmp_path):
     vindr, inbreast = spoil(trees, tmp_path)
-    first, second = measure(Sources(vindr, inbreast), tmp_path / "out", 0, lambda what, done: None)
+    first, second = measure_data_sets(Sources(vindr, inbreast), tmp_path / "out", 0, lambda what, done: None)
     assert (len(first.table), first.left_out, first.dropped) == (23, 1, 0)
     scatter(tmp_path / "out" / "vindr-mammo" / "masks" / f"{first.table.column('lesion')[0]}.png")
     cut = sorted((inbreast / "AllDICOMs").iterdir())[4]
     cut.write_bytes(cut.read_bytes()[:-4000])
-    first, second = measure(Sources(vindr, inbreast), tmp_path / "out", 0, lambda what, done: None)
+    first, second = measure_data_sets(Sources(vindr, inbreast), tmp_path / "out", 0, lambda what, done: None)
     assert (len(first.table), first.left_out, first.dropped) == (22, 1, 1)
     assert (len(second.table), second.left_out, second.dropped) == (18, 2, 0)
     assert np.isfinite(first.lesions.values).all()
@@ -189,7 +189,7 @@ def test_another_start_is_another_study(trees, tiny_base, tmp_path, monkeypatch)
     """Where VinDr-Mammo changed, what was continued from it is continued anew."""
     monkeypatch.setenv("RADLLM_CACHE", str(tmp_path / "cache"))
     quick = [classical("LDA", select=False), of_method("lora")]
-    monkeypatch.setattr(reproduction, "contenders", lambda: quick)
+    monkeypatch.setattr(reproduction, "compared_models", lambda: quick)
     continued = []
     original = evaluation.fit
     monkeypatch.setattr(evaluation, "fit", lambda *given: continued.append(given[-1]) or original(*given))
@@ -260,7 +260,7 @@ def few_patients(_vindr: Path, inbreast: Path) -> None:
 )
 def test_bad_input_is_one_sentence(trees, tiny_base, tmp_path, monkeypatch, change, sentence):
     monkeypatch.setenv("RADLLM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(evaluation, "evaluate", lambda *_: pytest.fail("learned"))
+    monkeypatch.setattr(evaluation, "evaluate_models", lambda *_: pytest.fail("learned"))
     copies = spoil(trees, tmp_path)
     change(*copies)
     ended = radllm(*command(copies, tiny_base, tmp_path / "out"))
@@ -293,6 +293,6 @@ def test_the_papers_figures_are_those_of_the_design():
     if not design.is_file():
         pytest.skip("the design is not here")
     text = " ".join(design.read_text().split())
-    vindr, inbreast = PAPER["VinDr-Mammo"], PAPER["INbreast"]
+    vindr, inbreast = PAPER_FIGURES["VinDr-Mammo"], PAPER_FIGURES["INbreast"]
     assert f"accuracy {vindr.accuracy} on VinDr-Mammo (n={vindr.test_lesions} test)" in text
     assert f"{inbreast.accuracy} on INbreast ({inbreast.test_lesions} test)" in text

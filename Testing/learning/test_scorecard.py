@@ -25,9 +25,9 @@ from radllm_backend.learning.metrics import (
     holm,
     patient_bootstrap,
     roc_points,
+    selection_stability,
 )
 from radllm_backend.learning.scorecard import THRESHOLDS, Outcome, Scorecard, out_of_fold_rows, summarise
-from radllm_backend.learning.selection_stability import stability
 from radllm_backend.records import Estimate
 
 FEATURES = tuple(f"original_firstorder_{name}" for name in ("Mean", "Median", "Minimum", "Maximum", "Energy"))
@@ -288,11 +288,11 @@ def test_stability_is_kunchevas_index_where_all_selections_are_equally_large():
     random = np.random.default_rng(1)
     names = [f"feature {number}" for number in range(12)]
     selections = [random.choice(names, 4, replace=False, p=np.arange(1, 13) / 78).tolist() for _ in range(15)]
-    assert stability("model", selections, names).index == pytest.approx(kuncheva(selections, 12))
+    assert selection_stability("model", selections, names).index == pytest.approx(kuncheva(selections, 12))
 
 
 def test_stability_of_selections_of_several_sizes_by_its_formula():
-    found = stability("model", [["a"], ["a", "b"], ["a", "c", "d"]], list("abcde"))
+    found = selection_stability("model", [["a"], ["a", "b"], ["a", "c", "d"]], list("abcde"))
     # Unbiased variances of a to e: 0, 1/3, 1/3, 1/3, 0; mean size 2 of 5.
     assert found.index == pytest.approx(1 - (1 / 5) / (2 / 5 * 3 / 5))
     assert found.frequency == {
@@ -307,9 +307,9 @@ def test_stability_of_selections_of_several_sizes_by_its_formula():
 def test_the_same_selection_each_time_is_stable_and_a_random_one_is_not():
     random = np.random.default_rng(2)
     names = [str(number) for number in range(40)]
-    same = stability("model", [names[:8]] * 10, names)
+    same = selection_stability("model", [names[:8]] * 10, names)
     assert (same.index, same.low, same.high) == pytest.approx((1, 1, 1))
-    chance = stability("model", [random.choice(names, 8, replace=False).tolist() for _ in range(200)], names)
+    chance = selection_stability("model", [random.choice(names, 8, replace=False).tolist() for _ in range(200)], names)
     assert abs(chance.index) < 0.01
     assert chance.low < 0 < chance.high + 0.01
 
@@ -322,7 +322,7 @@ def test_the_interval_of_stability_covers_the_truth_95_times_in_100():
     covered = []
     for _ in range(600):
         draws = random.random((60, 20)) < shares
-        found = stability("model", [list(itertools.compress(names, drawn)) for drawn in draws], names)
+        found = selection_stability("model", [list(itertools.compress(names, drawn)) for drawn in draws], names)
         covered.append(found.low <= truth <= found.high)
     assert np.mean(covered) == pytest.approx(0.95, abs=0.03)
 

@@ -13,14 +13,14 @@ pytest.importorskip("torch")
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.selection import select_features
-from radllm_backend.features.table import read_table
 from radllm_backend.language import base_models
 from radllm_backend.learning import study as evaluation
-from radllm_backend.learning.contenders import CONCATENATED, FROZEN, LORA, WEIGHTED, contenders
-from radllm_backend.learning.fit import TrainingOptions
+from radllm_backend.learning.compared_models import compared_models
+from radllm_backend.learning.methods import CONCATENATED, FROZEN, LORA, WEIGHTED
 from radllm_backend.learning.metrics import area_under_curve
-from radllm_backend.learning.study import Contender, Study, Verdict, evaluate
-from radllm_backend.learning.table_study import EvaluationPlan, evaluate_table
+from radllm_backend.learning.options import CrossValidation, TrainingOptions
+from radllm_backend.learning.plan import EvaluationPlan, LabelledTable
+from radllm_backend.learning.study import ComparedModel, Study, Verdict, evaluate_models, evaluate_table
 from Testing.support.cohorts import lesions
 
 pytestmark = pytest.mark.usefixtures("lean")
@@ -53,7 +53,14 @@ def cohort():
 
 @pytest.fixture(scope="module")
 def study(base, cohort, tmp_path_factory):
-    return Study(cohort, "US", base, OPTIONS, tmp_path_factory.mktemp("work"), folds=2, inner_folds=2)
+    return Study(
+        lesions=cohort,
+        modality="US",
+        base=base,
+        options=OPTIONS,
+        work=tmp_path_factory.mktemp("work"),
+        division=CrossValidation(folds=2, inner_folds=2),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -62,25 +69,29 @@ def reports():
 
 
 ONE_CLASSICAL = "logistic regression (L2), selected features"
-ENTERED = [one for one in contenders(ablations=True) if one.family != "classical" or one.name == ONE_CLASSICAL]
+ENTERED = [one for one in compared_models(ablations=True) if one.family != "classical" or one.name == ONE_CLASSICAL]
 """Whatever reads prompts, and one of the classical models, which are tested on their own."""
 
 
 @pytest.fixture(scope="module")
 def everything(study, reports):
-    return evaluate(study, ENTERED, lambda *what: reports.append(what))
+    return evaluate_models(study, ENTERED, lambda *what: reports.append(what))
 
 
 def test_every_model_judges_every_lesion_once(everything, cohort):
-    for contender in ENTERED:
-        own = [outcome for outcome in everything if outcome.model == contender.name]
-        assert sorted(row for outcome in own for row in outcome.rows) == list(range(len(cohort))), contender.name
+    for model in ENTERED:
+        own = [outcome for outcome in everything if outcome.model == model.name]
+        assert sorted(row for outcome in own for row in outcome.rows) == list(range(len(cohort))), model.name
         assert all(0 <= value <= 1 for outcome in own for value in outcome.probabilities)
         assert all(0 < outcome.threshold < 1 for outcome in own)
 
 
 def test_they_find_a_planted_signal(everything, cohort):
-    for name in [ONE_CLASSICAL, WEIGHTED, *(one.name for one in contenders() if one.name.startswith(CONCATENATED))]:
+    for name in [
+        ONE_CLASSICAL,
+        WEIGHTED,
+        *(one.name for one in compared_models() if one.name.startswith(CONCATENATED)),
+    ]:
         assert pooled(everything, name, cohort) > 0.8, name
 
 
@@ -94,13 +105,15 @@ def test_progress_only_goes_forward(everything, reports):
 def test_a_second_run_computes_nothing(everything, study, monkeypatch):
     monkeypatch.setattr(evaluation, "fit", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(evaluation, "PromptReader", lambda *_, **__: pytest.fail("read again"))
-    assert evaluate(study, ENTERED, quiet) == everything
+    assert evaluate_models(study, ENTERED, quiet) == everything
 
 
 # --- what is kept ---------------------------------------------------------------------------------------------------
 
 
-READING = [one for one in contenders(trained=False) if one.name in (FROZEN, f"{CONCATENATED}, logistic regression")]
+READING = [
+    one for one in compared_models(trained=False) if one.name in (FROZEN, f"{CONCATENATED}, logistic regression")
+]
 
 
 def without_time(outcomes):
@@ -110,7 +123,7 @@ def without_time(outcomes):
 @pytest.fixture(scope="module")
 def read_once(study, tmp_path_factory):
     own = replace(study, work=tmp_path_factory.mktemp("read"))
-    return own, without_time(evaluate(own, READING, quiet))
+    return own, without_time(evaluate_models(own, READING, quiet))
 
 
 @pytest.fixture
@@ -123,9 +136,9 @@ def read_study(read_once, tmp_path):
 
 def test_a_resumed_evaluation_reads_no_prompt_again(read_study, monkeypatch):
     own, said = read_study
-    assert len(list(own.work.iterdir())) == own.folds  # both models read the same prompts
+    assert len(list(own.work.iterdir())) == own.division.folds  # both models read the same prompts
     monkeypatch.setattr(evaluation, "PromptReader", lambda *_, **__: pytest.fail("read again"))
-    assert without_time(evaluate(own, READING, quiet)) == said
+    assert without_time(evaluate_models(own, READING, quiet)) == said
 
 
 def test_damaged_hidden_states_are_read_anew(read_study):
@@ -133,18 +146,18 @@ def test_damaged_hidden_states_are_read_anew(read_study):
     kept = {path: path.read_bytes() for path in own.work.iterdir()}
     for path, content in kept.items():
         path.write_bytes(content[: len(content) // 2])
-    assert without_time(evaluate(own, READING, quiet)) == said
+    assert without_time(evaluate_models(own, READING, quiet)) == said
     assert all(path.read_bytes() == content for path, content in kept.items())
 
 
 def test_other_prompts_and_another_adapter_are_read_on_their_own(read_study, monkeypatch):
     own, _ = read_study
     frozen = set(own.work.iterdir())
-    evaluate(replace(own, options=OPTIONS.model_copy(update={"style": "generic"})), READING, quiet)
+    evaluate_models(replace(own, options=OPTIONS.model_copy(update={"style": "generic"})), READING, quiet)
     generic = set(own.work.glob("states-*")) - frozen
-    assert len(generic) == own.folds
-    evaluate(own, [one for one in contenders() if one.name == f"{CONCATENATED}, LoRA"], quiet)
-    assert len(set(own.work.glob("states-*")) - frozen - generic) == own.folds
+    assert len(generic) == own.division.folds
+    evaluate_models(own, [one for one in compared_models() if one.name == f"{CONCATENATED}, LoRA"], quiet)
+    assert len(set(own.work.glob("states-*")) - frozen - generic) == own.division.folds
 
 
 def counted(name, trained=False):
@@ -156,7 +169,7 @@ def counted(name, trained=False):
         chance = np.full(len(fold.outside), 0.5)
         return Verdict(chance, chance, 0.5)
 
-    return Contender(name, "classical", judge, trained), judged
+    return ComparedModel(name, "classical", judge, trained), judged
 
 
 def changed(cohort, field, value):
@@ -174,24 +187,24 @@ def changed(cohort, field, value):
         lambda cohort: changed(cohort, "groups", "somebody"),
         lambda cohort: {"lesions": replace(cohort, features=cohort.features[::-1])},
         lambda _: {"modality": "MG"},
-        lambda _: {"inner_folds": 3},
+        lambda _: {"division": CrossValidation(folds=2, inner_folds=3)},
         lambda _: {"split": (np.arange(24), np.arange(24, 47))},
     ],
 )
 def test_a_changed_study_is_computed_anew_and_the_same_one_not(study, cohort, tmp_path, change):
-    contender, judged = counted("chance")
+    model, judged = counted("chance")
     own = replace(study, work=tmp_path, split=(np.arange(24), np.arange(24, 48)))
-    evaluate(own, [contender], quiet)
-    evaluate(own, [contender], quiet)
+    evaluate_models(own, [model], quiet)
+    evaluate_models(own, [model], quiet)
     assert len(judged) == 1
-    evaluate(replace(own, **change(cohort)), [contender], quiet)
+    evaluate_models(replace(own, **change(cohort)), [model], quiet)
     assert len(judged) == 2
 
 
 def test_what_trains_runs_on_the_first_seeds_only(study, tmp_path):
     quick, asked_quick = counted("quick")
     slow, asked_slow = counted("slow", trained=True)
-    outcomes = evaluate(replace(study, work=tmp_path, seeds=(4, 2), trained_seeds=1), [quick, slow], quiet)
+    outcomes = evaluate_models(replace(study, work=tmp_path, seeds=(4, 2)), [quick, slow], quiet)
     assert asked_quick == [(4, 0), (4, 1), (2, 0), (2, 1)]
     assert asked_slow == [(4, 0), (4, 1)]
     by_seed = {seed: [tuple(one.rows) for one in outcomes if one.seed == seed] for seed in (4, 2)}
@@ -210,7 +223,7 @@ def test_what_a_model_says_hangs_on_the_training_lesions_and_the_lesion_alone(st
     labels[held_out] = 1 - labels[held_out]
     split = replace(study, split=(training, held_out))
     first, second = (
-        evaluate(replace(split, lesions=own, work=made(tmp_path / name)), contenders(ablations=True), quiet)
+        evaluate_models(replace(split, lesions=own, work=made(tmp_path / name)), compared_models(ablations=True), quiet)
         for name, own in (("one", cohort), ("other", replace(cohort, values=values, labels=labels)))
     )
     for one, other in zip(first, second, strict=True):
@@ -233,8 +246,10 @@ def test_no_patient_is_on_both_sides(study, tmp_path):
         seen.append((set(fold.inside.groups), set(fold.outside.groups)))
         return Verdict(np.zeros(len(fold.outside)), np.full(len(fold.outside), 0.5), 0.5)
 
-    own = replace(study, lesions=lesions(count=60, each=3), work=tmp_path, seeds=(0, 1), folds=5)
-    evaluate(own, [Contender("memory", "classical", judge)], quiet)
+    own = replace(
+        study, lesions=lesions(count=60, each=3), work=tmp_path, seeds=(0, 1), division=CrossValidation(folds=5)
+    )
+    evaluate_models(own, [ComparedModel("memory", "classical", judge)], quiet)
     assert len(seen) == 10
     assert not any(inside & outside for inside, outside in seen)
 
@@ -252,10 +267,12 @@ DEALINGS = 4
 @pytest.mark.long
 def test_shuffled_labels_leave_nothing_to_find(noisy, base, tmp_path):
     path = write_table(tmp_path / "table.csv", noisy)
-    shuffled = plan(path, tmp_path, base=base, shuffle_labels=True, seeds=DEALINGS, trained_seeds=DEALINGS)
-    card, outcomes = evaluate_table(shuffled, contenders(), quiet)
+    shuffled = plan(
+        path, tmp_path, base=base, division={"shuffle_labels": True, "seeds": DEALINGS, "trained_seeds": DEALINGS}
+    )
+    card, outcomes = evaluate_table(shuffled, compared_models(), quiet)
     assert card.shuffled_labels
-    assert len(card.models) == len(contenders())
+    assert len(card.models) == len(compared_models())
     for model in card.models:
         assert model.seeds == DEALINGS
         assert model.auc.low <= 0.5 <= model.auc.high, model.model
@@ -283,8 +300,8 @@ def test_the_same_test_finds_a_selection_outside_the_folds(noisy, tmp_path, monk
     path = write_table(tmp_path / "table.csv", noisy)
     smooth = {f"{name}, all features" for name in ("logistic regression (L2)", "LDA", "SVM")}
     card, _ = evaluate_table(
-        plan(path, tmp_path, shuffle_labels=True, seeds=DEALINGS),
-        [one for one in contenders() if one.name in smooth],
+        plan(path, tmp_path, division={"shuffle_labels": True, "seeds": DEALINGS}),
+        [one for one in compared_models() if one.name in smooth],
         quiet,
     )
     assert {model.model for model in card.models} == smooth
@@ -306,7 +323,7 @@ def test_the_order_of_the_prompt_matters_to_a_language_model(everything):
 
 def test_without_a_base_model_a_language_model_says_what_it_needs(study, tmp_path):
     with pytest.raises(RadllmError, match="needs a base model: give --base-model"):
-        evaluate(replace(study, base=None, work=tmp_path), READING, quiet)
+        evaluate_models(replace(study, base=None, work=tmp_path), READING, quiet)
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -322,11 +339,11 @@ def write_table(path, cohort, split=None):
     return path
 
 
-def plan(path, tmp_path, **changes):
+def plan(path, tmp_path, *, modality="US", division=(), **changes):
     given = {
-        "table": read_table(path), "table_path": path, "target": "label", "group": "patient", "base": None,
-        "options": OPTIONS, "work": tmp_path / "work", "command": "radllm evaluate", "modality": "US", "folds": 2,
-        "inner_folds": 2, "seeds": 1,
+        "base": None, "options": OPTIONS, "work": tmp_path / "work", "command": "radllm evaluate",
+        "labelled": LabelledTable.of(path, "label", "patient", modality),
+        "division": CrossValidation(folds=2, inner_folds=2, seeds=1).model_copy(update=division),
     }  # fmt: skip
     return EvaluationPlan(**{**given, **changes})
 
@@ -335,7 +352,7 @@ def test_a_locked_split_is_kept(tmp_path):
     cohort = lesions(count=60)
     part = ["test" if row % 3 == 0 else "train" for row in range(60)]
     path = write_table(tmp_path / "table.csv", cohort, part)
-    card, outcomes = evaluate_table(plan(path, tmp_path, split="part"), contenders(language=False)[:2], quiet)
+    card, outcomes = evaluate_table(plan(path, tmp_path, split="part"), compared_models(language=False)[:2], quiet)
     assert all(outcome.rows == list(range(0, 60, 3)) for outcome in outcomes)
     assert card.split == "part"
     assert all(model.auc.value > 0.8 for model in card.models)
@@ -353,19 +370,19 @@ def test_a_locked_split_is_kept(tmp_path):
 def test_a_split_that_is_none_is_refused(tmp_path, part, sentence):
     path = write_table(tmp_path / "table.csv", lesions(count=60, each=2), part)
     with pytest.raises(RadllmError, match=sentence):
-        evaluate_table(plan(path, tmp_path, split="part"), contenders(language=False)[:1], quiet)
+        evaluate_table(plan(path, tmp_path, split="part"), compared_models(language=False)[:1], quiet)
 
 
 def test_a_table_without_a_modality_is_refused(tmp_path):
     path = write_table(tmp_path / "table.csv", lesions(count=60))
     with pytest.raises(RadllmError, match="does not say the modality of its images: give --modality"):
-        evaluate_table(plan(path, tmp_path, modality=None), contenders(language=False)[:1], quiet)
+        evaluate_table(plan(path, tmp_path, modality=None), compared_models(language=False)[:1], quiet)
 
 
 def test_a_damaged_outcome_is_one_sentence(tmp_path):
     path = write_table(tmp_path / "table.csv", lesions(count=60))
-    evaluate_table(plan(path, tmp_path), contenders(language=False)[:1], quiet)
+    evaluate_table(plan(path, tmp_path), compared_models(language=False)[:1], quiet)
     kept = next((tmp_path / "work").glob("outcome-*.json"))
     kept.write_text(json.dumps({"identity": 3})[:-4])
     with pytest.raises(RadllmError, match="not valid JSON"):
-        evaluate_table(plan(path, tmp_path), contenders(language=False)[:1], quiet)
+        evaluate_table(plan(path, tmp_path), compared_models(language=False)[:1], quiet)

@@ -16,10 +16,10 @@ from bs4 import BeautifulSoup
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.learning import scorecard as scorecards
-from radllm_backend.learning.contenders import contenders
-from radllm_backend.learning.fit import TrainingOptions
+from radllm_backend.learning.compared_models import compared_models
+from radllm_backend.learning.options import CrossValidation, TrainingOptions
 from radllm_backend.learning.scorecard import Scorecard, summarise
-from radllm_backend.learning.study import Study, evaluate
+from radllm_backend.learning.study import Study, evaluate_models
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY
 from radllm_backend.records import Estimate
 from radllm_backend.reports import evaluation as report
@@ -49,9 +49,17 @@ def cohort():
 def outcomes(cohort, tmp_path_factory):
     """Two classical models as evaluated, and models of the other families that are made from these."""
     study = Study(
-        cohort, "US", None, TrainingOptions(), tmp_path_factory.mktemp("work"), folds=2, inner_folds=2, seeds=(3, 1)
+        lesions=cohort,
+        modality="US",
+        base=None,
+        options=TrainingOptions(),
+        work=tmp_path_factory.mktemp("work"),
+        division=CrossValidation(folds=2, inner_folds=2),
+        seeds=(3, 1),
     )
-    real = evaluate(study, [one for one in contenders(language=False) if one.name in (CLASSICAL, SELECTED)], quiet)
+    real = evaluate_models(
+        study, [one for one in compared_models(language=False) if one.name in (CLASSICAL, SELECTED)], quiet
+    )
     return [
         *real,
         *made_from(real, cohort, FROZEN, "frozen", -0.3),

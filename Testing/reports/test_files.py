@@ -17,7 +17,7 @@ from radllm_backend.models.prediction import Prediction
 from radllm_backend.records import KeyImage
 from radllm_backend.reports import content as contents
 from radllm_backend.reports import key_image as pictures
-from radllm_backend.reports.files import EPOCH, FORMATS, write_reports
+from radllm_backend.reports.files import EPOCH, FORMATS, ReportFormat, write_reports
 from radllm_backend.reports.html import report_html
 from radllm_backend.reports.key_image import key_image
 from radllm_backend.reports.pdf import report_pdf
@@ -49,6 +49,16 @@ def test_the_features_open_in_a_spreadsheet(tmp_path: Path) -> None:
     assert content.isascii()  # no byte order mark, and none is missed
     rows = list(csv.reader(content.decode().splitlines()))
     assert rows == [["feature", "value"], ["original_Sphericity", "0.5"], ["original_Energy", ""]]
+
+
+def test_a_format_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    added = ReportFormat("report.txt", lambda case: case.prediction.call.encode())
+    monkeypatch.setitem(FORMATS, "txt", added)
+    write_reports(tmp_path, PREDICTION, FEATURES, box_lesion())
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES, "report.txt"}
+    assert (tmp_path / "report.txt").read_text() == PREDICTION.call
+    with pytest.raises(RadllmError, match="choose from json, csv, html, pdf, png, txt"):
+        write_reports(tmp_path, PREDICTION, FEATURES, formats=["docx"])
 
 
 def test_only_the_asked_formats_are_written(tmp_path: Path) -> None:

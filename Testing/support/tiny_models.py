@@ -62,24 +62,21 @@ def train_self_contained(table: Path, base: Path, output: Path) -> None:
 
 
 def _train(table: Path, base: Path, output: Path, origin: str, **options: object) -> None:
-    from radllm_backend.features.table import read_table
     from radllm_backend.language import base_models
-    from radllm_backend.learning.build import train
-    from radllm_backend.learning.fit import TrainingOptions
-    from radllm_backend.learning.plan import TrainingPlan
+    from radllm_backend.learning.build import build_bundle
+    from radllm_backend.learning.options import TrainingOptions
+    from radllm_backend.learning.plan import LabelledTable, TrainingPlan
+    from radllm_backend.records import say_nothing
 
     found = base_models.locate(base)
     plan = TrainingPlan(
-        table=read_table(table),
-        table_path=table,
-        target="label",
-        group="patient",
+        labelled=LabelledTable.of(table, "label", "patient", None),
         base=dataclasses.replace(found, origin=origin or found.origin),
         options=TrainingOptions(features=4, rank=2, **options),
         output=output,
         description="Synthetic lesions.",
     )
-    train(plan, lambda what, done: None)
+    build_bundle(plan, say_nothing)
 
 
 def _save_tokenizer(folder: Path) -> int:

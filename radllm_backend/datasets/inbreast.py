@@ -13,11 +13,21 @@ import re
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 from xml.parsers.expat import ExpatError
+
+import typer
 
 from radllm_backend.datasets.birads import PAPER_RULE, LabelRule
 from radllm_backend.datasets.collecting import Manifest, UnusableLesionError, collect, image_header
+from radllm_backend.datasets.flags import (
+    BenignOption,
+    DescriptorsOption,
+    FindingsOption,
+    MalignantOption,
+    label_rule,
+    words,
+)
 from radllm_backend.datasets.masks import Size, write_contour
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import PREFIX, canonical
@@ -82,6 +92,26 @@ def manifest(
     chosen = [roi for roi in regions if not wanted or _singular(roi.name) in wanted]
     row = partial(_row, images=images, masks=masks, rule=rule, descriptors=descriptors)
     return collect(root, chosen, lambda roi: roi.lesion, row, progress)
+
+
+def command(
+    root: Annotated[Path, typer.Argument(help="Folder with INbreast.csv and the folders AllDICOMs and AllXML.")],
+    masks: Path,
+    progress: Progress,
+    findings: FindingsOption = "Mass",
+    benign: BenignOption = "3",
+    malignant: MalignantOption = "4,5,6",
+    descriptors: DescriptorsOption = False,
+) -> Manifest:
+    """INbreast: mammograms with outlined regions; BI-RADS, by a rule, as label."""
+    return manifest(
+        root,
+        masks,
+        rule=label_rule(benign, malignant),
+        findings=words(findings),
+        descriptors=descriptors,
+        progress=progress,
+    )
 
 
 def _check_known(findings: Collection[str], regions: list[_Roi]) -> None:

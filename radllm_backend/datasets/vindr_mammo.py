@@ -13,10 +13,21 @@ from collections import Counter
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+import typer
 
 from radllm_backend.datasets.birads import PAPER_RULE, LabelRule
 from radllm_backend.datasets.collecting import Manifest, UnusableLesionError, collect, image_header
+from radllm_backend.datasets.flags import (
+    ALL,
+    BenignOption,
+    DescriptorsOption,
+    FindingsOption,
+    MalignantOption,
+    label_rule,
+    words,
+)
 from radllm_backend.datasets.masks import DrawnKind, Size, clipped_box, write_box, write_grown
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import PREFIX, canonical
@@ -77,6 +88,28 @@ def manifest(
     wanted = [finding for finding in findings if not categories or set(finding.categories) & set(categories)]
     row = partial(_row, root=root, masks=masks, mask=mask, rule=rule, descriptors=descriptors)
     return collect(root, wanted, lambda finding: finding.lesion, row, progress)
+
+
+def command(
+    root: Annotated[Path, typer.Argument(help="Folder with finding_annotations.csv and the folder images.")],
+    masks: Path,
+    progress: Progress,
+    mask: Annotated[MaskKind, typer.Option(help="The bright lesion inside the box, or the box itself.")] = "grown",
+    findings: FindingsOption = ALL,
+    benign: BenignOption = "3",
+    malignant: MalignantOption = "4,5,6",
+    descriptors: DescriptorsOption = False,
+) -> Manifest:
+    """VinDr-Mammo: mammograms with boxed findings; BI-RADS, by a rule, as label."""
+    return manifest(
+        root,
+        masks,
+        mask=mask,
+        rule=label_rule(benign, malignant),
+        categories=words(findings),
+        descriptors=descriptors,
+        progress=progress,
+    )
 
 
 def _findings(table: Path) -> list[_Finding]:

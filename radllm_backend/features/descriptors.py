@@ -10,11 +10,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from radllm_backend.errors import RadllmError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PREFIX = "descriptor_"
 """What a descriptor's column in a table begins with: ``descriptor_mass_shape``."""
@@ -244,6 +246,8 @@ def indicators(descriptors: Sequence[str], categories: NDArray[np.str_]) -> NDAr
         descriptors: names, one a column of `categories`.
         categories: lesions × descriptors, as in `cohort.Lesions`.
     """
+    import numpy as np  # here alone: prompts and the help of commands know the vocabularies, and not numpy
+
     rows = [
         [flag for descriptor, text in zip(descriptors, row, strict=True) for flag in _flags(descriptor, text)]
         for row in categories.tolist()

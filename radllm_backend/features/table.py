@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import PREFIX, canonical, descriptor_name
 from radllm_backend.features.names import is_canonical
-from radllm_backend.files import write_atomically
+from radllm_backend.files import sha256_of, write_atomically
 from radllm_backend.records import Extraction, Features
 
 LESION = "lesion"
@@ -42,6 +42,8 @@ class FeatureTable:
     """Every other column as text."""
     extractions: tuple[Extraction | None, ...]
     """Provenance of each row, where the table keeps it."""
+    sha256: str = ""
+    """Of the file that it was read from; empty for a table that was made otherwise."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -131,6 +133,7 @@ def read_table(path: str | Path) -> FeatureTable:
             _provenance(row[where[EXTRACTION]] if EXTRACTION in where else "", path.name, line)
             for line, row in enumerate(rows, start=2)
         ),
+        sha256=sha256_of(path),
     )
 
 

@@ -24,26 +24,27 @@ from threadpoolctl import threadpool_limits
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions, outer_folds, patients_by_class
-from radllm_backend.features.table import FeatureTable, modality_of
 from radllm_backend.files import read_json, write_atomically
 from radllm_backend.language.base_models import BaseModelFolder
 from radllm_backend.learning.classical import plain_classifier
-from radllm_backend.learning.fit import Report, Start, TrainingOptions, fit, fit_writer
+from radllm_backend.learning.fit import Start, fit, fit_writer
+from radllm_backend.learning.intervals import CONFIDENCE
 from radllm_backend.learning.metrics import area_under_curve
+from radllm_backend.learning.options import TrainingOptions
+from radllm_backend.learning.plan import LabelledTable, Plan
 from radllm_backend.learning.provenance import hardware, make_work_folder, versions_used
 from radllm_backend.models.heads import log_odds
-from radllm_backend.records import Estimate, Record
+from radllm_backend.records import Estimate, Progress, Record
 
-ADAPTED, SCRATCH = "LoRA, adapted", "LoRA, from scratch"
-CLASSICAL = ("logistic regression", "random forest")
-_CONFIDENCE = 0.95
+LORA_ADAPTED, LORA_FROM_SCRATCH = "LoRA, adapted", "LoRA, from scratch"
+BASELINES = ("logistic regression", "random forest")
 _FEWEST_STEPS = 30  # with fewer, a model that learns from ten lesions would hardly leave its start
 _FEWEST_OF_A_CLASS = 2
 _MOST_PARTS = 10
 _SOURCE_SHARE = 0.3  # of the progress: training on the source
 
 
-class Trial(Record):
+class CurveTrial(Record):
     """One model that learned from so many lesions of the target, judged on lesions of other patients."""
 
     model: str
@@ -79,7 +80,7 @@ class AdaptationCurve(Record):
     test_lesions: list[int]
     """How many lesions judged, in each repeat."""
     points: list[CurvePoint]
-    trials: list[Trial]
+    trials: list[CurveTrial]
     options: TrainingOptions
     base_model: str
     base_sha256: str
@@ -89,7 +90,7 @@ class AdaptationCurve(Record):
 
 
 @dataclass(frozen=True)
-class DataSet:
+class Cohort:
     """Lesions of one origin."""
 
     name: str
@@ -98,35 +99,29 @@ class DataSet:
     modality: str
 
     @classmethod
-    def from_table(
-        cls, table: FeatureTable, target: str, group: str, *, modality: str | None = None, scale_free: bool = False
-    ) -> DataSet:
+    def from_table(cls, labelled: LabelledTable, *, scale_free: bool = False) -> Cohort:
         """The lesions of a table.
 
         Args:
-            target: column that says benign or malignant.
-            group: column that names the patient.
-            modality: MG, US, CT or MR, where the table does not say it.
             scale_free: without the features that depend on the pixel spacing.
 
         Raises:
             RadllmError: the table is unfit, or its modality unknown or mixed.
         """
-        lesions = Lesions.from_table(table, target, group, scale_free=scale_free)
-        return cls(table.name, lesions, modality_of(table, modality))
+        return cls(labelled.table.name, labelled.lesions(scale_free=scale_free), labelled.modality)
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """Two data sets, and how often and how much of the second one is learned from."""
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Plan):
+    """Two data sets, and how often and how much of the second one is learned from.
 
-    source: DataSet
-    target: DataSet
+    The options' seed is that of the source's model and of the first repeat; each repeat has the next. What is kept
+    serves an experiment with more sizes or repeats too.
+    """
+
     base: BaseModelFolder
-    options: TrainingOptions
-    """Its seed is that of the source's model and of the first repeat; each repeat has the next."""
-    work: Path
-    """Folder that keeps what is finished: the same experiment goes on from there, with more sizes or repeats too."""
+    source: Cohort
+    target: Cohort
     command: str
     """What repeats the experiment, without the user's folders."""
     sizes: tuple[int, ...] = (10, 20, 50, 100)
@@ -144,7 +139,7 @@ class Division:
     """Rows that judge every model of the repeat."""
 
 
-def run_experiment(experiment: Experiment, report: Report) -> AdaptationCurve:
+def run_experiment(experiment: Experiment, progress: Progress) -> AdaptationCurve:
     """Train on the source, adapt to the target, and compare; what an earlier run finished is not computed again.
 
     Lesions of the source whose patients the target has too (patients of the same name) are left out.
@@ -155,8 +150,8 @@ def run_experiment(experiment: Experiment, report: Report) -> AdaptationCurve:
     divisions = _divisions(experiment)
     source, target = _without_patients_of(experiment.target, experiment.source), experiment.target
     make_work_folder(experiment.work)
-    start = _train_source(experiment, source, report)
-    trials = _trials(experiment, divisions, start, report)
+    start = _train_source(experiment, source, progress)
+    trials = _trials(experiment, divisions, start, progress)
     shared, only_source, only_target = compare_names(source.lesions, target.lesions)
     return AdaptationCurve(
         source=source.name,
@@ -178,7 +173,7 @@ def run_experiment(experiment: Experiment, report: Report) -> AdaptationCurve:
     )
 
 
-def divide(target: DataSet, sizes: Sequence[int], seed: int) -> Division:
+def divide(target: Cohort, sizes: Sequence[int], seed: int) -> Division:
     """The target in two parts at random, as near to halves as leaves enough lesions for the largest sample.
 
     Raises:
@@ -205,7 +200,7 @@ def compare_names(source: Lesions, target: Lesions) -> tuple[list[str], list[str
     )
 
 
-def curve_points(trials: Sequence[Trial]) -> list[CurvePoint]:
+def curve_points(trials: Sequence[CurveTrial]) -> list[CurvePoint]:
     """Each model's mean AUC at each size, with Student's t interval of the mean over repeats, cut off at 0 and 1.
 
     The interval says how much the choice of lesions matters. The repeats divide the same lesions, so it is narrower
@@ -215,7 +210,7 @@ def curve_points(trials: Sequence[Trial]) -> list[CurvePoint]:
     for model, size in dict.fromkeys((trial.model, trial.size) for trial in trials):
         aucs = [trial.auc for trial in trials if (trial.model, trial.size) == (model, size)]
         mean = float(np.mean(aucs))
-        half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(aucs) - 1) * stats.sem(aucs))
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(aucs) - 1) * stats.sem(aucs))
         auc = Estimate(value=mean, low=max(0.0, mean - half), high=min(1.0, mean + half))
         points.append(CurvePoint(model=model, size=size, auc=auc))
     return points
@@ -229,7 +224,7 @@ def _divisions(experiment: Experiment) -> list[Division]:
     return [divide(experiment.target, experiment.sizes, seed + repeat) for repeat in range(experiment.repeats)]
 
 
-def _pool_and_judges(target: DataSet, largest: int, seed: int) -> tuple[IntArray, IntArray]:
+def _pool_and_judges(target: Cohort, largest: int, seed: int) -> tuple[IntArray, IntArray]:
     lesions = target.lesions
     patients = patients_by_class(lesions)
     if min(patients) < 2:
@@ -257,7 +252,7 @@ def _in_proportion(labels: IntArray, seed: int) -> IntArray:
     return np.argsort(place, kind="stable")
 
 
-def _without_patients_of(other: DataSet, data: DataSet) -> DataSet:
+def _without_patients_of(other: Cohort, data: Cohort) -> Cohort:
     lesions = data.lesions
     kept = lesions.take(np.flatnonzero(~np.isin(lesions.groups, other.lesions.groups)))
     if len(set(kept.labels.tolist())) < 2:
@@ -265,17 +260,17 @@ def _without_patients_of(other: DataSet, data: DataSet) -> DataSet:
             f"{data.name} and {other.name} name the same patients, and without these {data.name} has not both classes: "
             "give patients of different data sets different names."
         )
-    return DataSet(data.name, kept, data.modality)
+    return Cohort(data.name, kept, data.modality)
 
 
-def _train_source(experiment: Experiment, source: DataSet, report: Report) -> Start:
+def _train_source(experiment: Experiment, source: Cohort, progress: Progress) -> Start:
     fitted = fit(
         source.lesions,
         source.modality,
         experiment.base,
         experiment.options,
         experiment.work / "source.safetensors",
-        lambda what, done: report(f"{source.name}, {what}", _SOURCE_SHARE * done),
+        lambda what, done: progress(f"{source.name}, {what}", _SOURCE_SHARE * done),
     )
     return Start(fitted.weights, fitted.writer.template.features)
 
@@ -297,18 +292,20 @@ class _Learner:
     """A model of the comparison."""
 
     name: str
-    scores: Callable[[_Task, Path, Report], FloatArray]
+    scores: Callable[[_Task, Path, Progress], FloatArray]
     """Of the judging lesions, given a file for a checkpoint."""
     origin: Sequence[str] = ()
     """SHA-256 of what it starts from: a classical trial stays valid with another base model or source."""
 
 
-def _trials(experiment: Experiment, divisions: Sequence[Division], start: Start, report: Report) -> list[Trial]:
+def _trials(
+    experiment: Experiment, divisions: Sequence[Division], start: Start, progress: Progress
+) -> list[CurveTrial]:
     base = experiment.base
     learners = [
-        _Learner(ADAPTED, partial(_language_scores, base, start), (base.sha256, start.sha256)),
-        _Learner(SCRATCH, partial(_language_scores, base, None), (base.sha256,)),
-        *(_Learner(name, partial(_classical_scores, name)) for name in CLASSICAL),
+        _Learner(LORA_ADAPTED, partial(_language_scores, base, start), (base.sha256, start.sha256)),
+        _Learner(LORA_FROM_SCRATCH, partial(_language_scores, base, None), (base.sha256,)),
+        *(_Learner(name, partial(_classical_scores, name)) for name in BASELINES),
     ]
     plan = [
         (_task(experiment, division, size, repeat), learner)
@@ -317,7 +314,7 @@ def _trials(experiment: Experiment, divisions: Sequence[Division], start: Start,
         for learner in learners
     ]
     return [
-        _kept_or_tried(task, learner, experiment.work, partial(_tell, report, _words(task, learner), step, len(plan)))
+        _kept_or_tried(task, learner, experiment.work, partial(_tell, progress, _words(task, learner), step, len(plan)))
         for step, (task, learner) in enumerate(plan)
     ]
 
@@ -337,29 +334,29 @@ def _words(task: _Task, learner: _Learner) -> str:
     return f"repeat {task.repeat + 1}, {len(task.labelled)} lesions, {learner.name}"
 
 
-def _tell(report: Report, words: str, step: int, steps: int, _epoch: str, done: float) -> None:
+def _tell(progress: Progress, words: str, step: int, steps: int, _epoch: str, done: float) -> None:
     """One line a trial, not one an epoch: there are dozens of either."""
-    report(words, _SOURCE_SHARE + (1 - _SOURCE_SHARE) * (step + done) / steps)
+    progress(words, _SOURCE_SHARE + (1 - _SOURCE_SHARE) * (step + done) / steps)
 
 
-def _kept_or_tried(task: _Task, learner: _Learner, work: Path, report: Report) -> Trial:
+def _kept_or_tried(task: _Task, learner: _Learner, work: Path, progress: Progress) -> CurveTrial:
     """The trial that an earlier run kept under the identity of all it depends on, or a new one, which is kept."""
     content = json.dumps([learner.name, learner.origin, asdict(task)], default=_plain)
     identity = hashlib.sha256(content.encode()).hexdigest()
     path, checkpoint = work / f"trial-{identity}.json", work / f"trial-{identity}.safetensors"
     if path.is_file():
         return _kept(path)
-    report("", 0.0)
-    auc = float(area_under_curve(task.judges.labels, learner.scores(task, checkpoint, report)))
-    trial = Trial(model=learner.name, size=len(task.labelled), repeat=task.repeat, auc=auc)
+    progress("", 0.0)
+    auc = float(area_under_curve(task.judges.labels, learner.scores(task, checkpoint, progress)))
+    trial = CurveTrial(model=learner.name, size=len(task.labelled), repeat=task.repeat, auc=auc)
     write_atomically(path, trial.model_dump_json())
     checkpoint.unlink(missing_ok=True)
     return trial
 
 
-def _kept(path: Path) -> Trial:
+def _kept(path: Path) -> CurveTrial:
     try:
-        return Trial.model_validate(read_json(path))
+        return CurveTrial.model_validate(read_json(path))
     except ValidationError as error:
         raise RadllmError(f"The trial {path.name} is damaged: delete it to compute it anew.") from error
 
@@ -369,16 +366,16 @@ def _plain(value: NDArray[np.generic] | Record) -> object:
 
 
 def _language_scores(
-    base: BaseModelFolder, start: Start | None, task: _Task, checkpoint: Path, report: Report
+    base: BaseModelFolder, start: Start | None, task: _Task, checkpoint: Path, progress: Progress
 ) -> FloatArray:
     # So few lesions leave none to keep apart: the number of epochs is fixed, and the same with and without a start.
     epochs = max(task.options.epochs, math.ceil(_FEWEST_STEPS * task.options.batch_size / len(task.labelled)))
     options = task.options.model_copy(update={"epochs": epochs})
-    fitted = fit(task.labelled, task.modality, base, options, checkpoint, report, epochs=epochs, start=start)
+    fitted = fit(task.labelled, task.modality, base, options, checkpoint, progress, epochs=epochs, start=start)
     return np.array(fitted.classifier(base, options).score(fitted.writer.write(task.judges)))
 
 
-def _classical_scores(name: str, task: _Task, _checkpoint: Path, _report: Report) -> FloatArray:
+def _classical_scores(name: str, task: _Task, _checkpoint: Path, _progress: Progress) -> FloatArray:
     """With the features that the model from scratch reads and its usual settings: there is nothing for inner folds."""
     writer = fit_writer(task.labelled, task.modality, task.options)
     with threadpool_limits(1):

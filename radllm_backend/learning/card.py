@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -13,14 +15,15 @@ from safetensors.torch import save
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.cohort import Lesions
 from radllm_backend.features.extraction import Settings
-from radllm_backend.files import read_json, sha256_of
+from radllm_backend.files import read_json
 from radllm_backend.language.prompt import QUANTILES, TEMPLATE_VERSION
 from radllm_backend.language.prompt_writer import PromptWriter
 from radllm_backend.learning.calibrating import fit_calibration, youden_threshold
-from radllm_backend.learning.contenders import NAMES
-from radllm_backend.learning.methods import Learned
+from radllm_backend.learning.learned import Learned
+from radllm_backend.learning.methods import METHODS
+from radllm_backend.learning.options import DEFAULT_BASE, DEFAULT_METHOD, flags_of, positional
 from radllm_backend.learning.performance import OutOfFold, calibration_check, performances, subgroups
-from radllm_backend.learning.plan import TrainingPlan, base_name, command_of
+from radllm_backend.learning.plan import TrainingPlan
 from radllm_backend.learning.provenance import hardware, versions_used
 from radllm_backend.learning.scorecard import Scorecard
 from radllm_backend.models.bundle import (
@@ -69,8 +72,8 @@ def card_of(
     card = ModelCard(
         name=plan.output.name,
         modality=modality,
-        base=BaseReference(name=base_name(plan.base), sha256=plan.base.sha256),
-        method=NAMES[plan.method],
+        base=BaseReference(name=plan.base.public_name, sha256=plan.base.sha256),
+        method=METHODS[plan.method].title,
         adapter=AdapterReference(rank=plan.options.rank, alpha=plan.options.alpha) if learned.adapter else None,
         head=reference,
         template_version=TEMPLATE_VERSION,
@@ -118,14 +121,14 @@ def _descriptor_summaries(lesions: Lesions) -> list[DescriptorSummary]:
 
 
 def _summary(plan: TrainingPlan, lesions: Lesions, learned: Learned) -> TrainingSummary:
-    extractions = [row for row in plan.table.extractions if row]
+    extractions = [row for row in plan.labelled.table.extractions if row]
     hashes = [lesion_hash(row) for row in extractions]
     origin = plan.origin.card if plan.origin else None
     return TrainingSummary(
         description=plan.description,
         command=command_of(plan),
         origin=_origin(plan.origin) if plan.origin else None,
-        table_sha256=sha256_of(plan.table_path),
+        table_sha256=plan.labelled.table.sha256,
         lesions=len(lesions),
         malignant=int(lesions.labels.sum()),
         patients=len(set(lesions.groups)),
@@ -165,3 +168,41 @@ def evaluation_of(path: Path) -> EvaluationSummary:
         best_baseline=scorecard.best_baseline,
         trials=[Trial(model=one.model, auc=one.auc, difference=one.difference) for one in models],
     )
+
+
+def command_of(plan: TrainingPlan) -> str:
+    """The command line that repeats this training, without the user's folders.
+
+    It leaves out what is as usual. That a card's command means the card's options is tested for the shipped models: a
+    default that changes has to change there too.
+    """
+    labelled, origin = plan.labelled, plan.origin
+    words = ["adapt", positional(origin.card.name)] if origin else ["train"]
+    words += [positional(labelled.table.name), "--target", labelled.target, "--group", labelled.group]
+    words += flags_of(plan.options, inherited(origin) if origin else {})
+    given = {
+        "--method": plan.method if plan.method != DEFAULT_METHOD and not origin else None,
+        "--by": plan.by,
+        "--settings": Path(plan.settings).name if plan.settings else None,
+        "--modality": labelled.given_modality,
+        "--base-model": plan.base.public_name if _names_base(plan) else None,
+        "--description": plan.description,
+    }
+    words += [word for flag, value in given.items() if value for word in (flag, value)]
+    words += ["--four-bit"] * plan.base.four_bit
+    for path in plan.evaluations:
+        words += ["--evaluation", f"{path.parent.name}/{path.name}"]
+    return shlex.join(["radllm", *words, "-o", plan.output.name])
+
+
+def _names_base(plan: TrainingPlan) -> bool:
+    """Whether the command has to say which base model: where it is not the one that the command would take."""
+    usual = {DEFAULT_BASE, plan.origin.card.base.name if plan.origin else DEFAULT_BASE}
+    return usual != {plan.base.public_name}
+
+
+def inherited(bundle: Bundle) -> dict[str, Any]:
+    """The training options that a model which continues this one cannot choose (`options.INHERITED`)."""
+    adapter = bundle.card.adapter
+    shape = {"rank": adapter.rank, "alpha": adapter.alpha} if adapter else {}
+    return {"style": bundle.card.style, **shape}

@@ -94,7 +94,7 @@ class Fitted:
 
     def probabilities(self, lesions: Lesions) -> FloatArray:
         """Calibrated probability of malignancy of each lesion."""
-        return _calibrated(self.calibration, self.score(lesions))
+        return self.calibration.probabilities(self.score(lesions))
 
 
 def fit_classical(name: str, lesions: Lesions, *, select: bool, inner_folds: int = 5, seed: int = 0) -> Fitted:
@@ -130,7 +130,7 @@ def fit_classical(name: str, lesions: Lesions, *, select: bool, inner_folds: int
         known,
         chosen.estimator,
         calibration,
-        youden_threshold(_calibrated(calibration, chosen.scores), lesions.labels),
+        youden_threshold(calibration.probabilities(chosen.scores), lesions.labels),
         _selected(chosen.estimator, lesions.features) if select else [],
         {_short(parameter): value for parameter, value in chosen.parameters.items()},
     )
@@ -286,10 +286,6 @@ def _selected(estimator: Pipeline, features: Sequence[str]) -> list[str]:
 def _short(parameter: str) -> str:
     """``classifier__C`` is 'C', and the number of selected features is 'features'."""
     return parameter.split("__")[-1] if parameter.startswith("classifier") else _FEATURES
-
-
-def _calibrated(calibration: Calibration, scores: FloatArray) -> FloatArray:
-    return np.array([calibration.probability(float(score)) for score in scores])
 
 
 def _l1(seed: int = 0) -> LogisticRegression:

@@ -11,12 +11,10 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save
 from sklearn.metrics import log_loss, roc_auc_score
@@ -28,47 +26,13 @@ from radllm_backend.features.cohort import Lesions, split_by_patient
 from radllm_backend.files import write_atomically
 from radllm_backend.language import distributed
 from radllm_backend.language.base_models import BaseModelFolder
-from radllm_backend.language.prompt import PromptStyle
 from radllm_backend.language.prompt_writer import PromptWriter
 from radllm_backend.language.torch_reader import AdapterShape, LoraClassifier, best_device, stored_precision
 from radllm_backend.learning.classical import select_by_inner_folds
-from radllm_backend.records import Record
-
-Report = Callable[[str, float], None]
-"""Called with what is happening now and how much of this fit is done (0..1)."""
+from radllm_backend.learning.options import TrainingOptions
+from radllm_backend.records import Progress
 
 _MICRO_BATCH = 8  # keeps SmolLM2's activations below 2 GB; the gradient is the whole batch's
-
-
-class TrainingOptions(Record):
-    """How a model is fitted. The defaults are those of the shipped models."""
-
-    features: int = Field(8, ge=1, le=200)
-    """How many features mRMR takes (8 in Ra et al. 2025)."""
-    selection: Literal["mrmr", "filtered", "none"] = "mrmr"
-    """`filtered`: of correlated features the weaker go first, and inner folds choose how many mRMR takes, up to twice
-    `features`; `none` writes every feature into the prompt."""
-    style: PromptStyle = "numbers"
-    """How the prompt words a feature."""
-    shuffle_order: bool = False
-    """Train on prompts whose features come in another order each time (predictions keep the stored one)."""
-    scale_free: bool = False
-    """Only features that do not depend on the pixel spacing, so that images without one can be classified."""
-    epochs: int = Field(4, ge=1)
-    patience: int = Field(2, ge=1)
-    """Epochs without a lower validation loss before training stops."""
-    learning_rate: float = Field(5e-4, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup: float = Field(0.1, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises, before it falls as a cosine."""
-    batch_size: int = Field(8, ge=1)
-    validation: float = Field(0.2, gt=0, le=0.5)
-    """Share of the training lesions kept apart for early stopping (whole patients)."""
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    seed: int = 0
-    folds: int = Field(5, ge=0)
-    """Outer folds of the cross-validation that the model card reports; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +82,7 @@ def fit(
     base: BaseModelFolder,
     options: TrainingOptions,
     checkpoint: Path,
-    report: Report,
+    progress: Progress,
     epochs: int | None = None,
     start: Start | None = None,
 ) -> FittedModel:
@@ -150,7 +114,7 @@ def fit(
         validation,
         (lambda epoch: writer.write_shuffled(lesions, epoch)) if options.shuffle_order else None,
     )
-    run = _Run(classifier, material, options, checkpoint, report, origin)
+    run = _Run(classifier, material, options, checkpoint, progress, origin)
     run.train(min(epochs or options.epochs, options.epochs))
     return FittedModel(writer, stored_precision(run.best_weights), tuple(run.epochs), run.best() + 1)
 
@@ -188,13 +152,13 @@ class _Run:
         material: _Material,
         options: TrainingOptions,
         checkpoint: Path,
-        report: Report,
+        progress: Progress,
         origin: list[str],
     ) -> None:
         self.classifier = classifier
         self.options = options
         self.checkpoint = checkpoint
-        self.report = report
+        self.progress = progress
         self.rewrite = material.rewrite
         prompts, labels = material.prompts, material.labels
         training, validation = material.training, material.validation
@@ -246,7 +210,7 @@ class _Run:
             self._set_learning_rate(number * self.steps_per_epoch + step)
             losses.append(self._step(rows))
             done = (number + (step + 1) / self.steps_per_epoch) / self.options.epochs
-            self.report(f"epoch {number + 1}/{self.options.epochs}, loss {np.mean(losses):.3f}{self._so_far()}", done)
+            self.progress(f"epoch {number + 1}/{self.options.epochs}, loss {np.mean(losses):.3f}{self._so_far()}", done)
         weights = self.classifier.weights()
         self.epochs.append(self._validated(float(np.mean(losses)), weights))
         if self.best() == number:
@@ -324,9 +288,9 @@ class _Run:
         for index, parameter in enumerate(self.classifier.trainable()):
             state = self.optimizer.state[parameter]
             tensors |= {f"optimizer.{index}.{key}": distributed.whole(state[key]).cpu().clone() for key in state}
-        progress = {"identity": self.identity, "epochs": json.dumps([vars(epoch) for epoch in self.epochs])}
+        metadata = {"identity": self.identity, "epochs": json.dumps([vars(epoch) for epoch in self.epochs])}
         if distributed.is_main():
-            write_atomically(self.checkpoint, save(tensors, metadata=progress))
+            write_atomically(self.checkpoint, save(tensors, metadata=metadata))
 
     def _resume(self) -> None:
         """Continue from the checkpoint, where there is one, in every process alike."""
@@ -342,13 +306,13 @@ class _Run:
             return
         try:
             with safe_open(self.checkpoint, framework="pt") as file:
-                progress = file.metadata() or {}
-                if progress.get("identity") != self.identity:
+                metadata = file.metadata() or {}
+                if metadata.get("identity") != self.identity:
                     return
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except Exception as error:  # safetensors raises its own kinds
             raise RadllmError(f"The checkpoint {self.checkpoint.name} is damaged: delete it to start anew.") from error
-        self.epochs = [Epoch(**epoch) for epoch in json.loads(progress["epochs"])]
+        self.epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
         self.classifier.load_weights(_below("now.", tensors))
         self.best_weights = _below("best.", tensors)
         for index, parameter in enumerate(self.classifier.trainable()):
@@ -379,12 +343,3 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def parse_options(**given: object) -> TrainingOptions:
-    """Options from the command line; RadllmError names the one that is out of range."""
-    try:
-        return TrainingOptions.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RadllmError(f"The option '{first['loc'][0]}' is wrong: {first['msg'].lower()}.") from error

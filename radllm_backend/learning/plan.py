@@ -1,42 +1,81 @@
-"""What a training is asked to do, which model it may continue, and the command that repeats it."""
+"""What is to be learned or judged: from which lesions, with which base model and options, and where it is kept."""
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.features.extraction import Settings
-from radllm_backend.features.table import FeatureTable
-from radllm_backend.language.base_models import BaseModelFolder
-from radllm_backend.learning.contenders import NAMES
-from radllm_backend.learning.fit import TrainingOptions
-from radllm_backend.models.bundle import Bundle, read_bundle
+from radllm_backend.features.cohort import Lesions
+from radllm_backend.features.table import FeatureTable, modality_of, read_table
+from radllm_backend.language.base_models import BaseModelFolder, in_four_bits, locate
+from radllm_backend.learning.options import DEFAULT_METHOD, CrossValidation, TrainingOptions
 
-DEFAULT_BASE = "smollm2-135m-instruct"
-DEFAULT_METHOD = "lora"
+if TYPE_CHECKING:
+    from radllm_backend.models.bundle import Bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What all that is learned or judged here has in common."""
+
+    base: BaseModelFolder | None
+    """The language model's weights; None where only classical models are compared."""
+    options: TrainingOptions
+    """Of the language model."""
+    work: Path
+    """Folder that keeps what is finished: the same plan goes on from there."""
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
-    """What `train` is asked to do."""
+class LabelledTable:
+    """A table of lesions, and which of its columns say what."""
 
     table: FeatureTable
-    table_path: Path
     target: str
     """Column that says benign or malignant."""
     group: str
     """Column that names the patient."""
+    given_modality: str | None = None
+    """MG, US, CT or MR, where the table does not say it."""
+
+    @classmethod
+    def of(cls, table: str | Path | FeatureTable, target: str, group: str, modality: str | None) -> LabelledTable:
+        """As users name it: a table that was read, or its file.
+
+        Raises:
+            RadllmError: the file is no table of lesions, or the table was not read from a file, by whose content cards
+                and reports name it.
+        """
+        read = table if isinstance(table, FeatureTable) else read_table(table)
+        if not read.sha256:
+            raise RadllmError(f"The table {read.name} was not read from a file: write it and read it again.")
+        return cls(read, target, group, modality)
+
+    @property
+    def modality(self) -> str:
+        """The one modality of the lesions; RadllmError where it is unknown or mixed."""
+        return modality_of(self.table, self.given_modality)
+
+    def lesions(self, *, scale_free: bool) -> Lesions:
+        """All of them; see `Lesions.from_table`."""
+        return Lesions.from_table(self.table, self.target, self.group, scale_free=scale_free)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan(Plan):
+    """A model that is to be made of a table."""
+
     base: BaseModelFolder
-    options: TrainingOptions
+    labelled: LabelledTable
     output: Path
+    """New folder for the model."""
+    work: Path = field(init=False)
     method: str = DEFAULT_METHOD
-    """One of `methods.METHODS`."""
-    settings: Settings | None = None
-    """How the table was extracted; found out from its provenance where it is not given."""
-    modality: str | None = None
+    """One of `methods.bundled_methods`."""
+    settings: str | Path | None = None
+    """Preset or file that the table was extracted with; found out from its provenance where it is not given."""
     description: str = ""
     by: str | None = None
     """A descriptor: the card also says how well the model does in the lesions of each of its values."""
@@ -45,66 +84,23 @@ class TrainingPlan:
     origin: Bundle | None = None
     """A model to continue; None for a fresh adapter."""
 
-
-def continued(name_or_folder: str | Path) -> Bundle:
-    """A bundle whose adapter training can go on from.
-
-    Raises:
-        RadllmError: no such model, or it has no adapter.
-    """
-    bundle = read_bundle(name_or_folder)
-    if not bundle.card.adapter:
-        raise RadllmError(
-            f"The model {bundle.card.name} has a frozen language model and no adapter to continue: "
-            "train a new model on the table, or adapt one with a LoRA adapter."
-        )
-    return bundle
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "work", self.output.with_name(self.output.name + ".training"))
 
 
-def inherited(bundle: Bundle) -> dict[str, Any]:
-    """The training options that a model which continues this one cannot choose."""
-    adapter = bundle.card.adapter
-    shape = {"rank": adapter.rank, "alpha": adapter.alpha} if adapter else {}
-    return {"style": bundle.card.style, **shape}
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan(Plan):
+    """Models that are to be compared on a table."""
+
+    labelled: LabelledTable
+    command: str
+    """What repeats the evaluation, without the user's folders."""
+    division: CrossValidation = field(default_factory=CrossValidation)
+    split: str | None = None
+    """Column that says train or test for each lesion, instead of folds."""
 
 
-def method_of(bundle: Bundle) -> str:
-    """The bundle's method by the name of `methods.METHODS`."""
-    return next(name for name, words in NAMES.items() if words == bundle.card.method)
-
-
-def command_of(plan: TrainingPlan) -> str:
-    """The command line that repeats this training, without the user's folders."""
-    start = ["adapt", plan.origin.card.name] if plan.origin else ["train"]
-    words = ["radllm", *start, plan.table_path.name, "--target", plan.target, "--group", plan.group]
-    words += _changed_options(plan)
-    base = base_name(plan.base)
-    given = {
-        "--method": plan.method if plan.method != DEFAULT_METHOD and not plan.origin else None,
-        "--by": plan.by,
-        "--settings": plan.settings.name if plan.settings else None,
-        "--modality": plan.modality,
-        "--base-model": base if base != DEFAULT_BASE else None,
-        "--description": plan.description,
-    }
-    words += [word for flag, value in given.items() if value for word in (flag, value)]
-    words += ["--four-bit"] * plan.base.four_bit
-    for path in plan.evaluations:
-        words += ["--evaluation", f"{path.parent.name}/{path.name}"]
-    return shlex.join([*words, "-o", plan.output.name])
-
-
-def _changed_options(plan: TrainingPlan) -> list[str]:
-    """The training options that are neither as usual nor those of the model that is continued."""
-    usual = {**TrainingOptions().model_dump(), **(inherited(plan.origin) if plan.origin else {})}
-    words = []
-    for name, value in plan.options.model_dump().items():
-        if value != usual[name]:
-            flag = "--" + name.replace("_", "-")
-            words += [flag] if value is True else [flag, str(value)]
-    return words
-
-
-def base_name(base: BaseModelFolder) -> str:
-    """A folder of the user's goes into the card by its last name only."""
-    return base.folder.name if base.origin == "folder" else base.name
+def find_base(name_or_folder: str | Path, four_bit: bool = False) -> BaseModelFolder:
+    """The base model of a plan, as it lies there or to be held in 4 bits; see `locate` and `in_four_bits`."""
+    base = locate(name_or_folder)
+    return in_four_bits(base) if four_bit else base

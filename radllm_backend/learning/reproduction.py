@@ -15,8 +15,11 @@ from typing import Literal
 
 from radllm_backend.features.cohort import patients_by_class
 from radllm_backend.language.base_models import BaseModelFolder
-from radllm_backend.learning.contenders import LORA, contenders
-from radllm_backend.learning.fit import Report, Start, TrainingOptions
+from radllm_backend.learning.compared_models import compared_models
+from radllm_backend.learning.fit import Start
+from radllm_backend.learning.methods import LORA
+from radllm_backend.learning.options import CrossValidation, TrainingOptions
+from radllm_backend.learning.plan import EvaluationPlan, LabelledTable, Plan
 from radllm_backend.learning.provenance import hardware, make_work_folder, versions_used
 from radllm_backend.learning.reproduction_data import (
     FOLDERS,
@@ -25,19 +28,18 @@ from radllm_backend.learning.reproduction_data import (
     SPLIT,
     TARGET,
     VINDR,
-    DataSet,
-    Measured,
+    MeasuredDataSet,
+    PaperDataSet,
     Sources,
-    measure,
+    measure_data_sets,
     within,
 )
 from radllm_backend.learning.scorecard import ModelResult, Outcome, Scorecard
-from radllm_backend.learning.study import Contender, Fold, Study, Verdict
-from radllm_backend.learning.table_study import EvaluationPlan, evaluate_table
-from radllm_backend.records import SHA256, Record
+from radllm_backend.learning.study import ComparedModel, Fold, Study, Verdict, evaluate_table
+from radllm_backend.records import SHA256, Progress, Record
 
-ADAPTED = f"{LORA}, adapted from {VINDR}"
-ALONE = f"{LORA}, {INBREAST} alone"
+ADAPTED_FROM_VINDR = f"{LORA}, adapted from {VINDR}"
+INBREAST_ALONE = f"{LORA}, {INBREAST} alone"
 _MODALITY = "MG"
 _READ, _LEARNED = 0.2, 0.9  # of the progress: the images measured, and the first data set learned from
 
@@ -49,7 +51,7 @@ class PaperFigure(Record):
     test_lesions: str
 
 
-PAPER: dict[DataSet, PaperFigure] = {
+PAPER_FIGURES: dict[PaperDataSet, PaperFigure] = {
     VINDR: PaperFigure(accuracy=0.671, test_lesions="235"),
     INBREAST: PaperFigure(accuracy=0.839, test_lesions="about 55"),
 }
@@ -64,14 +66,12 @@ DIFFERENCES = (
 """From the paper, as far as they are known here."""
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """What the experiment is run on, and how."""
+@dataclass(frozen=True, kw_only=True)
+class Protocol(Plan):
+    """What the experiment is run on, and how; all that is written goes into the folder that keeps what is finished."""
 
-    sources: Sources
     base: BaseModelFolder
-    options: TrainingOptions
-    output: Path
+    sources: Sources
     command: str
     """What repeats it, without the user's folders."""
     inner_folds: int = 5
@@ -80,7 +80,7 @@ class Protocol:
 class StageResult(Record):
     """What came of one data set, and what the paper says of it."""
 
-    data_set: DataSet
+    data_set: PaperDataSet
     paper: PaperFigure
     training_lesions: int
     test_lesions: int
@@ -129,7 +129,7 @@ class Stage:
     outcomes: list[Outcome]
 
 
-def reproduce(protocol: Protocol, report: Report, finished: Callable[[Stage], None]) -> Reproduction:
+def reproduce(protocol: Protocol, progress: Progress, finished: Callable[[Stage], None]) -> Reproduction:
     """Measure, learn, adapt and judge.
 
     Args:
@@ -139,10 +139,10 @@ def reproduce(protocol: Protocol, report: Report, finished: Callable[[Stage], No
         RadllmError: a folder is not the data set's, a part lacks lesions of a class, or something cannot be written.
     """
     seed = protocol.options.seed
-    vindr, inbreast = measure(protocol.sources, protocol.output, seed, within(report, 0.0, _READ))
-    learned, start = _learn(protocol, vindr, within(report, _READ, _LEARNED))
+    vindr, inbreast = measure_data_sets(protocol.sources, protocol.work, seed, within(progress, 0.0, _READ))
+    learned, start = _learn(protocol, vindr, within(progress, _READ, _LEARNED))
     finished(learned)
-    adapted = _adapt(protocol, inbreast, start, within(report, _LEARNED, 1.0))
+    adapted = _adapt(protocol, inbreast, start, within(progress, _LEARNED, 1.0))
     finished(adapted)
     return Reproduction(
         stages=[learned.result, adapted.result],
@@ -156,60 +156,68 @@ def reproduce(protocol: Protocol, report: Report, finished: Callable[[Stage], No
     )
 
 
-def _learn(protocol: Protocol, data: Measured, report: Report) -> tuple[Stage, Start]:
+def _learn(protocol: Protocol, data: MeasuredDataSet, progress: Progress) -> tuple[Stage, Start]:
     """VinDr-Mammo: baselines and the paper's model on the published parts, and that model as a start for another."""
     work = _work(protocol, data)
-    stage = _stage(protocol, data, _racing(), LORA, work, within(report, 0.0, 0.95))
+    stage = _stage(protocol, data, _racing(), LORA, work, within(progress, 0.0, 0.95))
     rows = (data.training, data.test)
     seed = protocol.options.seed
-    study = Study(data.lesions, _MODALITY, protocol.base, _options(protocol, data), work, seeds=(seed,), split=rows)
-    fold = Fold(study, seed, 0, rows, report=within(report, 0.95, 1.0))
+    study = Study(
+        lesions=data.lesions,
+        modality=_MODALITY,
+        base=protocol.base,
+        options=_options(protocol, data),
+        work=work,
+        seeds=(seed,),
+        split=rows,
+    )
+    fold = Fold(study, seed, 0, rows, progress=within(progress, 0.95, 1.0))
     fitted = fold.adapted(fold.options)  # trained for the stage: it comes from its checkpoint
     return stage, Start(fitted.weights, fitted.writer.template.features)
 
 
-def _adapt(protocol: Protocol, data: Measured, start: Start, report: Report) -> Stage:
+def _adapt(protocol: Protocol, data: MeasuredDataSet, start: Start, progress: Progress) -> Stage:
     """INbreast: the model continued on one half, judged on the other beside all that learn from that half alone."""
     work = _work(protocol, data) / start.sha256[:12]  # another start is another study
     make_work_folder(work / "adapted")
-    adapted = Contender(ADAPTED, "lora", partial(_judge_continued, start), trained=True)
-    racing = [replace(one, name=ALONE) if one.name == LORA else one for one in _racing()]
-    return _stage(protocol, data, [*racing, adapted], ADAPTED, work, report)
+    adapted = ComparedModel(ADAPTED_FROM_VINDR, "lora", partial(_judge_continued, start), trained=True)
+    racing = [replace(one, name=INBREAST_ALONE) if one.name == LORA else one for one in _racing()]
+    return _stage(protocol, data, [*racing, adapted], ADAPTED_FROM_VINDR, work, progress)
 
 
-def _racing() -> list[Contender]:
+def _racing() -> list[ComparedModel]:
     """The baselines, and the paper's model last."""
-    return [one for one in contenders() if one.family in ("classical", "lora")]
+    return [one for one in compared_models() if one.family in ("classical", "lora")]
 
 
 def _judge_continued(start: Start, fold: Fold) -> Verdict:
     """The paper's model, its adapter continued from another data set's."""
     study = replace(fold.study, start=start, work=fold.study.work / "adapted")
     rows = study.parts(fold.seed)[fold.number]
-    return _racing()[-1].judge(Fold(study, fold.seed, fold.number, rows, report=fold.report))
+    return _racing()[-1].judge(Fold(study, fold.seed, fold.number, rows, progress=fold.progress))
 
 
 def _stage(
-    protocol: Protocol, data: Measured, racing: Sequence[Contender], model: str, work: Path, report: Report
+    protocol: Protocol,
+    data: MeasuredDataSet,
+    racing: Sequence[ComparedModel],
+    model: str,
+    work: Path,
+    progress: Progress,
 ) -> Stage:
     plan = EvaluationPlan(
-        table=data.table,
-        table_path=data.path,
-        target=TARGET,
-        group=GROUP,
+        labelled=LabelledTable(data.table, TARGET, GROUP, _MODALITY),
         base=protocol.base,
         options=_options(protocol, data),
         work=work,
         command=protocol.command,
-        modality=_MODALITY,
-        inner_folds=protocol.inner_folds,
-        seeds=1,
+        division=CrossValidation(inner_folds=protocol.inner_folds, seeds=1),
         split=SPLIT,
     )
-    scorecard, outcomes = evaluate_table(plan, racing, partial(_tell, report, data.name))
+    scorecard, outcomes = evaluate_table(plan, racing, partial(_tell, progress, data.name))
     result = StageResult(
         data_set=data.name,
-        paper=PAPER[data.name],
+        paper=PAPER_FIGURES[data.name],
         training_lesions=len(data.training),
         test_lesions=scorecard.lesions,
         test_malignant=scorecard.malignant,
@@ -222,17 +230,17 @@ def _stage(
     return Stage(result, scorecard, outcomes)
 
 
-def _options(protocol: Protocol, data: Measured) -> TrainingOptions:
+def _options(protocol: Protocol, data: MeasuredDataSet) -> TrainingOptions:
     """A larger share is kept apart where a class has too few patients to learn from for the usual one."""
     patients = min(patients_by_class(data.lesions.take(data.training)))
     parts = min(round(1 / protocol.options.validation), patients)
     return protocol.options.model_copy(update={"validation": 1 / parts})
 
 
-def _work(protocol: Protocol, data: Measured) -> Path:
-    return protocol.output / FOLDERS[data.name] / "work"
+def _work(protocol: Protocol, data: MeasuredDataSet) -> Path:
+    return protocol.work / FOLDERS[data.name] / "work"
 
 
-def _tell(report: Report, name: DataSet, what: str, done: float) -> None:
+def _tell(progress: Progress, name: PaperDataSet, what: str, done: float) -> None:
     """Without 'seed 0, fold 1', of which there is only one."""
-    report(f"{name}, {what.split(', ', 2)[-1]}", done)
+    progress(f"{name}, {what.split(', ', 2)[-1]}", done)

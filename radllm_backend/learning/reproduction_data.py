@@ -5,7 +5,7 @@ Everything that was finished is kept in the output folder: the same call goes on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,15 +22,13 @@ from radllm_backend.features.cohort import Lesions, split_by_patient
 from radllm_backend.features.extraction import load_settings
 from radllm_backend.features.table import FeatureTable, read_table, write_csv, write_table
 from radllm_backend.files import write_atomically
-from radllm_backend.records import Features
+from radllm_backend.records import Features, Progress
 
-DataSet = Literal["VinDr-Mammo", "INbreast"]
-Report = Callable[[str, float], None]
-"""Called with what is happening now and how much of it is done (0..1)."""
+PaperDataSet = Literal["VinDr-Mammo", "INbreast"]
 
-VINDR: DataSet = "VinDr-Mammo"
-INBREAST: DataSet = "INbreast"
-FOLDERS: dict[DataSet, str] = {VINDR: "vindr-mammo", INBREAST: "inbreast"}
+VINDR: PaperDataSet = "VinDr-Mammo"
+INBREAST: PaperDataSet = "INbreast"
+FOLDERS: dict[PaperDataSet, str] = {VINDR: "vindr-mammo", INBREAST: "inbreast"}
 """Of each data set's tables, in the output folder."""
 TARGET, GROUP, SPLIT = "label", "patient", "split"
 _TRAINING, _TEST = "training", "test"
@@ -54,10 +52,10 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredDataSet:
     """A data set as a table of lesions with a value of every feature, in two parts that share no patient."""
 
-    name: DataSet
+    name: PaperDataSet
     path: Path
     table: FeatureTable
     lesions: Lesions
@@ -70,7 +68,9 @@ class Measured:
     """Lesions without a value of every feature."""
 
 
-def measure(sources: Sources, output: Path, seed: int, report: Report) -> tuple[Measured, Measured]:
+def measure_data_sets(
+    sources: Sources, output: Path, seed: int, progress: Progress
+) -> tuple[MeasuredDataSet, MeasuredDataSet]:
     """VinDr-Mammo in its published parts, and INbreast in halves of its patients, drawn by the seed.
 
     For each, the output folder gets a folder with the manifest, the masks, ``features.csv`` and ``left-out.txt``.
@@ -78,19 +78,19 @@ def measure(sources: Sources, output: Path, seed: int, report: Report) -> tuple[
     Raises:
         RadllmError: a folder is not the data set's, a part lacks lesions of a class, or something cannot be written.
     """
-    first, second = _look(sources, output, seed, within(report, 0.0, _LOOKING))
+    first, second = _look(sources, output, seed, within(progress, 0.0, _LOOKING))
     return (
-        _measured(VINDR, first, output, within(report, _LOOKING, _FIRST)),
-        _measured(INBREAST, second, output, within(report, _FIRST, 1.0)),
+        _measured(VINDR, first, output, within(progress, _LOOKING, _FIRST)),
+        _measured(INBREAST, second, output, within(progress, _FIRST, 1.0)),
     )
 
 
-def within(report: Report, low: float, high: float) -> Report:
+def within(progress: Progress, low: float, high: float) -> Progress:
     """Tells of a step whose progress is a part of the whole."""
-    return lambda what, done: report(what, low + (high - low) * done)
+    return lambda what, done: progress(what, low + (high - low) * done)
 
 
-def _look(sources: Sources, output: Path, seed: int, report: Report) -> tuple[Manifest, Manifest]:
+def _look(sources: Sources, output: Path, seed: int, progress: Progress) -> tuple[Manifest, Manifest]:
     """Both data sets before any lesion is measured: what is wrong with either is known early."""
     for root, table, name in (
         (sources.vindr, vindr_mammo.TABLE, VINDR),
@@ -104,7 +104,7 @@ def _look(sources: Sources, output: Path, seed: int, report: Report) -> tuple[Ma
         _folder(output, INBREAST) / "masks",
         rule=sources.inbreast_rule,
         findings=findings,
-        progress=_counted(within(report, 0.0, 0.1), f"reading {INBREAST}"),
+        progress=_counted(within(progress, 0.0, 0.1), f"reading {INBREAST}"),
     )
     second = _halved(second, seed)
     _check_parts(INBREAST, second.rows)
@@ -113,7 +113,7 @@ def _look(sources: Sources, output: Path, seed: int, report: Report) -> tuple[Ma
         _folder(output, VINDR) / "masks",
         mask=sources.mask,
         categories=findings,
-        progress=_counted(within(report, 0.1, 1.0), f"reading {VINDR}"),
+        progress=_counted(within(progress, 0.1, 1.0), f"reading {VINDR}"),
     )
     _check_parts(VINDR, first.rows)
     return first, second
@@ -133,7 +133,7 @@ def _halved(manifest: Manifest, seed: int) -> Manifest:
     return Manifest(rows, manifest.left_out)
 
 
-def _check_parts(name: DataSet, rows: Sequence[dict[str, str]]) -> None:
+def _check_parts(name: PaperDataSet, rows: Sequence[dict[str, str]]) -> None:
     """There are enough patients to learn from and lesions to be judged on; RadllmError says where not."""
     for part, counted, what in ((_TRAINING, GROUP, "patients"), (_TEST, "lesion", "lesions")):
         benign, malignant = (
@@ -147,13 +147,15 @@ def _check_parts(name: DataSet, rows: Sequence[dict[str, str]]) -> None:
             )
 
 
-def _measured(name: DataSet, manifest: Manifest, output: Path, report: Report) -> Measured:
+def _measured(name: PaperDataSet, manifest: Manifest, output: Path, progress: Progress) -> MeasuredDataSet:
     """The features of every lesion that has them all."""
     folder = _folder(output, name)
     kept = folder / "work" / "features"
     path, table = folder / "manifest.csv", folder / "features.csv"
     write_csv(path, [list(manifest.rows[0]), *(list(row.values()) for row in manifest.rows)])
-    extracted, unreadable = extract_usable(path, load_settings(_SETTINGS), kept, _counted(report, f"measuring {name}"))
+    extracted, unreadable = extract_usable(
+        path, load_settings(_SETTINGS), kept, _counted(progress, f"measuring {name}")
+    )
     complete = [(others, features) for others, features in extracted if _has_all(features)]
     dropped = [
         f"{others['lesion']}: a feature has no value." for others, features in extracted if not _has_all(features)
@@ -164,7 +166,7 @@ def _measured(name: DataSet, manifest: Manifest, output: Path, report: Report) -
     write_table(table, complete)
     written = read_table(table)
     training = np.array([others[SPLIT] == _TRAINING for others, _ in complete])
-    return Measured(
+    return MeasuredDataSet(
         name,
         table,
         written,
@@ -180,9 +182,9 @@ def _has_all(features: Features) -> bool:
     return all(value is not None for value in features.values.values())
 
 
-def _folder(output: Path, name: DataSet) -> Path:
+def _folder(output: Path, name: PaperDataSet) -> Path:
     return output / FOLDERS[name]
 
 
-def _counted(report: Report, what: str) -> Report:
-    return lambda _step, done: report(what, done)
+def _counted(progress: Progress, what: str) -> Progress:
+    return lambda _step, done: progress(what, done)

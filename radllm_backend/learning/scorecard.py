@@ -16,6 +16,7 @@ from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions
 from radllm_backend.learning.intervals import draws, estimate, null_estimate, without_surplus
 from radllm_backend.learning.metrics import (
+    SelectionStability,
     area_under_curve,
     brier,
     calibration_curve,
@@ -26,12 +27,11 @@ from radllm_backend.learning.metrics import (
     expected_calibration_error,
     holm,
     roc_points,
+    selection_stability,
     treat_all,
 )
-from radllm_backend.learning.selection_stability import Stability, stability
+from radllm_backend.learning.options import Family
 from radllm_backend.records import SHA256, CalibrationBin, Estimate, Record
-
-Family = Literal["classical", "frozen", "lora", "fusion", "ablation"]
 
 THRESHOLDS = tuple(round(0.01 * percent, 2) for percent in range(1, 100))
 """Of the decision curves."""
@@ -132,7 +132,7 @@ class Scorecard(Record):
     treat_all: list[float]
     """Net benefit of calling every lesion malignant."""
     models: list[ModelResult]
-    stability: list[Stability]
+    stability: list[SelectionStability]
     """Of the models that select features; none where there is a single fold and seed."""
     base_model: str | None
     base_sha256: str | None
@@ -388,11 +388,11 @@ def _difference(model: _Judged, baseline: _Judged) -> FloatArray:
     return model.mean("auc", seeds) - baseline.mean("auc", seeds)
 
 
-def _stabilities(models: Iterable[_Judged], features: Sequence[str]) -> list[Stability]:
+def _stabilities(models: Iterable[_Judged], features: Sequence[str]) -> list[SelectionStability]:
     """Of the models that left something out at least once, and chose at least twice."""
     choices = {model.name: [outcome.selected or features for outcome in model.outcomes] for model in models}
     return [
-        stability(name, selections, features)
+        selection_stability(name, selections, features)
         for name, selections in choices.items()
         if len(selections) > 1 and any(len(own) < len(features) for own in selections)
     ]

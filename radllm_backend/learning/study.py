@@ -1,7 +1,7 @@
 """How good models are on lesions they have not seen: cross-validation of many models on the same folds.
 
 A model gets the training lesions of a fold, all it learns comes from them, and it says what it thinks of the held-out
-ones. No patient is on both sides. The models themselves are in `contenders`.
+ones. No patient is on both sides. The models themselves are in `compared_models`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import get_args
@@ -29,43 +30,38 @@ from radllm_backend.language.base_models import BaseModelFolder
 from radllm_backend.language.prompt import Pooling
 from radllm_backend.language.prompt_writer import PromptWriter
 from radllm_backend.language.torch_reader import PromptReader, best_device
-from radllm_backend.learning.fit import FittedModel, Report, Start, TrainingOptions, fit, fit_writer
-from radllm_backend.learning.scorecard import Family, Outcome
+from radllm_backend.learning.fit import FittedModel, Start, fit, fit_writer
+from radllm_backend.learning.options import CrossValidation, Family, TrainingOptions
+from radllm_backend.learning.plan import EvaluationPlan, LabelledTable, Plan
+from radllm_backend.learning.provenance import hardware, make_work_folder, versions_used
+from radllm_backend.learning.scorecard import Outcome, Scorecard, summarise
 from radllm_backend.models.heads import HiddenStates
+from radllm_backend.records import Progress, say_nothing
+
+_TRAINING, _TEST = {"train", "training"}, {"test"}
 
 
-@dataclass(frozen=True)
-class Study:
-    """What is evaluated, on which lesions, and how they are divided."""
+@dataclass(frozen=True, kw_only=True)
+class Study(Plan):
+    """Models judged on lesions, and how these are divided; the `seed` and `folds` of its options are not used here."""
 
     lesions: Lesions
     modality: str
-    base: BaseModelFolder | None
-    """The language model's weights; None where only classical models are compared."""
-    options: TrainingOptions
-    """Of the language model; its `seed` and `folds` are not used here."""
-    work: Path
-    """Folder that keeps what is finished: the same study goes on from there."""
-    folds: int = 5
-    inner_folds: int = 5
+    division: CrossValidation = field(default_factory=CrossValidation)
     seeds: tuple[int, ...] = (0,)
     """Each divides the lesions anew."""
-    trained_seeds: int = 1
-    """For how many of the seeds a language model is trained: the others would take hours on a CPU."""
     split: tuple[IntArray, IntArray] | None = None
     """(training rows, test rows) of a locked split, instead of folds."""
     start: Start | None = None
     """The adapter that every training continues from."""
-    shuffled: bool = False
-    """Whether the labels are dealt out anew with each seed: a test for leaks."""
 
     def dealt(self, seed: int) -> Lesions:
         """The lesions with the labels that they have with a seed."""
-        return self.lesions.shuffled(seed) if self.shuffled else self.lesions
+        return self.lesions.shuffled(seed) if self.division.shuffle_labels else self.lesions
 
     def parts(self, seed: int) -> list[tuple[IntArray, IntArray]]:
         """(training rows, held-out rows) of each outer fold."""
-        return [self.split] if self.split else outer_folds(self.dealt(seed), self.folds, seed)
+        return [self.split] if self.split else outer_folds(self.dealt(seed), self.division.folds, seed)
 
 
 @dataclass(frozen=True)
@@ -80,10 +76,6 @@ class Verdict:
     chosen: dict[str, float | int | str] = field(default_factory=dict)
 
 
-def _say_nothing(_what: str, _done: float) -> None:
-    pass
-
-
 class Fold:
     """One outer fold, and what several models share of it, so that it is computed once."""
 
@@ -95,7 +87,7 @@ class Fold:
         rows: tuple[IntArray, IntArray],
         *,
         epochs: int | None = None,
-        report: Report = _say_nothing,
+        progress: Progress = say_nothing,
     ) -> None:
         """
         Args:
@@ -106,7 +98,7 @@ class Fold:
         self.seed = seed
         self.number = number
         self.epochs = epochs
-        self.report = report
+        self.progress = progress
         self.held_out = rows[1]
         lesions = study.dealt(seed)
         self.inside, self.outside = (lesions.take(part) for part in rows)
@@ -133,7 +125,7 @@ class Fold:
     @cached_property
     def inner_folds(self) -> int:
         """As many as the study asks for, or fewer where a class has fewer patients."""
-        return max(2, min(self.study.inner_folds, *patients_by_class(self.inside)))
+        return max(2, min(self.study.division.inner_folds, *patients_by_class(self.inside)))
 
     def write_as(self, options: TrainingOptions) -> PromptWriter:
         return fit_writer(self.inside, self.study.modality, options, self.study.start)
@@ -154,7 +146,7 @@ class Fold:
                 self.base,
                 options,
                 checkpoint,
-                self.report,
+                self.progress,
                 self.epochs,
                 self.study.start,
             )
@@ -196,7 +188,7 @@ def _kept_states(path: Path, read: Callable[[], dict[Pooling, torch.Tensor]]) ->
 
 
 @dataclass(frozen=True)
-class Contender:
+class ComparedModel:
     """A model of the comparison."""
 
     name: str
@@ -208,44 +200,44 @@ class Contender:
     """Whether it takes far longer than the model it is a variant of."""
 
 
-def evaluate(study: Study, contenders: Sequence[Contender], report: Report) -> list[Outcome]:
-    """Train and judge every contender on every outer fold; what an earlier run finished is not computed again."""
+def evaluate_models(study: Study, models: Sequence[ComparedModel], progress: Progress) -> list[Outcome]:
+    """Train and judge every model on every outer fold; what an earlier run finished is not computed again."""
     plan = [(seed, number, rows) for seed in study.seeds for number, rows in enumerate(study.parts(seed))]
     outcomes: list[Outcome] = []
     for step, (seed, number, rows) in enumerate(plan):
-        racing = [one for one in contenders if not one.trained or seed in study.seeds[: study.trained_seeds]]
+        racing = [one for one in models if not one.trained or seed in study.seeds[: study.division.trained_seeds]]
         fold = Fold(study, seed, number, rows)
-        outcomes += _race(fold, racing, partial(_tell, report, f"seed {seed}, fold {number + 1}", step, len(plan)))
+        outcomes += _race(fold, racing, partial(_tell, progress, f"seed {seed}, fold {number + 1}", step, len(plan)))
     return outcomes
 
 
-def _tell(report: Report, where: str, step: int, steps: int, what: str, done: float) -> None:
-    report(f"{where}, {what}", (step + done) / steps)
+def _tell(progress: Progress, where: str, step: int, steps: int, what: str, done: float) -> None:
+    progress(f"{where}, {what}", (step + done) / steps)
 
 
-def _race(fold: Fold, racing: Sequence[Contender], report: Report) -> list[Outcome]:
+def _race(fold: Fold, racing: Sequence[ComparedModel], progress: Progress) -> list[Outcome]:
     outcomes = []
-    for index, contender in enumerate(racing):
-        report(contender.name, index / len(racing))
-        fold.report = partial(_tell, report, contender.name, index, len(racing))
-        outcomes.append(_kept_or_judged(fold, contender))
+    for index, model in enumerate(racing):
+        progress(model.name, index / len(racing))
+        fold.progress = partial(_tell, progress, model.name, index, len(racing))
+        outcomes.append(_kept_or_judged(fold, model))
     return outcomes
 
 
-def _kept_or_judged(fold: Fold, contender: Contender) -> Outcome:
+def _kept_or_judged(fold: Fold, model: ComparedModel) -> Outcome:
     """The outcome of an earlier run of the same study, or a new one, which is kept."""
-    slug = hashlib.sha256(contender.name.encode()).hexdigest()[:12]
+    slug = hashlib.sha256(model.name.encode()).hexdigest()[:12]
     path = fold.study.work / f"outcome-{fold.seed}-{fold.number}-{slug}.json"
-    identity = _identity(fold, contender)
+    identity = _identity(fold, model)
     if path.is_file():
         kept = read_json(path)
         if kept.get("identity") == identity:
             return Outcome.model_validate(kept["outcome"])
     begun = time.perf_counter()
-    verdict = contender.judge(fold)
+    verdict = model.judge(fold)
     outcome = Outcome(
-        model=contender.name,
-        family=contender.family,
+        model=model.name,
+        family=model.family,
         seed=fold.seed,
         fold=fold.number,
         rows=fold.held_out.tolist(),
@@ -261,16 +253,16 @@ def _kept_or_judged(fold: Fold, contender: Contender) -> Outcome:
     return outcome
 
 
-def _identity(fold: Fold, contender: Contender) -> str:
+def _identity(fold: Fold, model: ComparedModel) -> str:
     """Of everything that an outcome depends on."""
     study, lesions = fold.study, fold.study.dealt(fold.seed)
     content = [
         sorted(Outcome.model_fields),
-        contender.name,
+        model.name,
         study.modality,
-        study.inner_folds,
-        fold.options.model_dump() if contender.family != "classical" else fold.seed,
-        study.base.identity if study.base and contender.family != "classical" else "",
+        study.division.inner_folds,
+        fold.options.model_dump() if model.family != "classical" else fold.seed,
+        study.base.identity if study.base and model.family != "classical" else "",
         lesions.features,
         lesions.labels.tolist(),
         lesions.groups.tolist(),
@@ -283,3 +275,72 @@ def _identity(fold: Fold, contender: Contender) -> str:
     digest.update(np.ascontiguousarray(lesions.values, dtype="<f8").tobytes())
     digest.update(np.ascontiguousarray(fold.held_out, dtype="<i8").tobytes())
     return digest.hexdigest()
+
+
+def evaluate_table(
+    plan: EvaluationPlan, models: Sequence[ComparedModel], progress: Progress
+) -> tuple[Scorecard, list[Outcome]]:
+    """Evaluate models on a table of lesions.
+
+    Returns:
+        The scorecard, and the outcomes it sums up.
+
+    Raises:
+        RadllmError: the table is unfit, or too few lesions of a class.
+    """
+    labelled, division = plan.labelled, plan.division
+    study = Study(
+        lesions=labelled.lesions(scale_free=plan.options.scale_free),
+        modality=labelled.modality,
+        base=plan.base,
+        options=plan.options,
+        work=plan.work,
+        division=division,
+        seeds=tuple(range(plan.options.seed, plan.options.seed + division.seeds)),
+        split=_locked_split(labelled, plan.split) if plan.split else None,
+    )
+    started = datetime.now(UTC).date().isoformat()
+    make_work_folder(plan.work)
+    outcomes = evaluate_models(study, models, progress)
+    scorecard = summarise(
+        outcomes,
+        study.lesions,
+        table=labelled.table.name,
+        table_sha256=labelled.table.sha256,
+        target=labelled.target,
+        group=labelled.group,
+        modality=study.modality,
+        folds=division.folds,
+        inner_folds=division.inner_folds,
+        seeds=list(study.seeds),
+        split=plan.split,
+        shuffled_labels=division.shuffle_labels,
+        base_model=plan.base.public_name if plan.base else None,
+        base_sha256=plan.base.sha256 if plan.base else None,
+        versions=versions_used(),
+        hardware=hardware(),
+        command=plan.command,
+        started=started,
+    )
+    return scorecard, outcomes
+
+
+def _locked_split(labelled: LabelledTable, split: str) -> tuple[IntArray, IntArray]:
+    table = labelled.table
+    words = [cell.lower() for cell in table.column(split)]
+    for row, word in enumerate(words, start=2):
+        if word not in _TRAINING | _TEST:
+            raise RadllmError(f"{table.name} has '{word[:40]}' as '{split}' in line {row}: use train and test.")
+    training = np.array([word in _TRAINING for word in words])
+    groups = np.array(table.column(labelled.group))
+    both = set(groups[training]) & set(groups[~training])
+    if both:
+        raise RadllmError(f"{len(both)} patients of {table.name} are in both parts of '{split}': keep each in one.")
+    labels = table.labels(labelled.target)
+    for name, part in (("training", training), ("test", ~training)):
+        if len(set(labels[part].tolist())) < 2:
+            raise RadllmError(
+                f"The {name} part of '{split}' in {table.name} does not hold both classes: "
+                "put benign and malignant lesions in each."
+            )
+    return np.flatnonzero(training), np.flatnonzero(~training)

@@ -12,8 +12,9 @@ from markupsafe import Markup
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.files import write_atomically
-from radllm_backend.learning.scorecard import Family, ModelResult, Outcome, Scorecard, out_of_fold_rows
-from radllm_backend.learning.selection_stability import Stability
+from radllm_backend.learning.metrics import SelectionStability
+from radllm_backend.learning.options import Family
+from radllm_backend.learning.scorecard import ModelResult, Outcome, Scorecard, out_of_fold_rows
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY
 from radllm_backend.records import Estimate
 from radllm_backend.reports import evaluation_plots as plots
@@ -108,7 +109,7 @@ def _named(scorecard: Scorecard, name: str) -> ModelResult:
     return next(model for model in scorecard.models if model.model == name)
 
 
-def _charted(scorecard: Scorecard) -> Stability | None:
+def _charted(scorecard: Scorecard) -> SelectionStability | None:
     """The selection of the model with the highest AUC among those that select."""
     selecting = [stability for stability in scorecard.stability if stability.frequency]
     return max(selecting, key=lambda one: _named(scorecard, one.model).auc.value, default=None)
@@ -120,9 +121,9 @@ def _charted(scorecard: Scorecard) -> Stability | None:
 def _findings(scorecard: Scorecard) -> list[str]:
     """Who did best and by how much, the language model beside the best classical baseline, win or lose."""
     baseline = _named(scorecard, scorecard.best_baseline)
-    contenders = [baseline, *(model for model in scorecard.models if model.family != "ablation")]
-    best = max(contenders, key=lambda model: model.auc.value)  # the first of equals: the baseline
-    rivals = _with_language_model(contenders)
+    judged = [baseline, *(model for model in scorecard.models if model.family != "ablation")]
+    best = max(judged, key=lambda model: model.auc.value)  # the first of equals: the baseline
+    rivals = _with_language_model(judged)
     if not rivals:
         return [f"{_reached(best)}, did best. No language model took part in this run."]
     compared = rivals[0] if best is baseline else best
@@ -162,9 +163,9 @@ def _alone(model: ModelResult, baseline: ModelResult) -> str:
     )
 
 
-def _with_language_model(contenders: Sequence[ModelResult]) -> list[ModelResult]:
+def _with_language_model(judged: Sequence[ModelResult]) -> list[ModelResult]:
     """The strongest model that reads prompts, and the strongest with LoRA alone where that is another."""
-    reading = sorted((one for one in contenders if one.family in _READS_PROMPTS), key=lambda one: -one.auc.value)
+    reading = sorted((one for one in judged if one.family in _READS_PROMPTS), key=lambda one: -one.auc.value)
     lora = [one for one in reading if one.family == "lora"]
     return list({one.model: one for one in [*reading[:1], *lora[:1]]}.values())
 

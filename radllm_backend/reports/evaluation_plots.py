@@ -16,8 +16,9 @@ from scipy.stats import binomtest
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.names import display_name, is_canonical
-from radllm_backend.learning.scorecard import Family, ModelResult, Scorecard
-from radllm_backend.learning.selection_stability import Stability
+from radllm_backend.learning.metrics import SelectionStability
+from radllm_backend.learning.options import Family
+from radllm_backend.learning.scorecard import ModelResult, Scorecard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -202,7 +203,7 @@ def calibration(models: Sequence[ModelResult]) -> str:
     return _svg("calibration", size, draw, f"Calibration curves, one panel a model. {words}.")
 
 
-def selection(stability: Stability, family: Family) -> str:
+def selection(stability: SelectionStability, family: Family) -> str:
     """How often the most frequent features were selected, as bars."""
     shown = list(stability.frequency.items())[:FEATURES_SHOWN]
     names = [display_name(feature) if is_canonical(feature) else feature for feature, _ in shown]

@@ -8,9 +8,10 @@ Windows writes decimal commas, Excel wants *Data, From Text/CSV* instead of a do
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,70 @@ if TYPE_CHECKING:
     from radllm_backend.models.prediction import Prediction
     from radllm_backend.records import Features
 
-FORMATS = ("json", "csv", "html", "pdf", "png")
 EPOCH = "SOURCE_DATE_EPOCH"
 """Seconds since 1970 that reports say they were made at (reproducible-builds.org), so that they can be made again."""
+
+
+@dataclass(frozen=True)
+class ReportCase:
+    """What a report can be made of."""
+
+    prediction: Prediction
+    features: Features
+    lesion: Lesion | KeyImage | None
+    card: ModelCard | None
+    """Of the model."""
+    made: datetime
+
+    @cached_property
+    def content(self) -> Content:
+        """What page and PDF say, made once, and only where a format needs it."""
+        lesion = self.lesion
+        picture = lesion if lesion is None or isinstance(lesion, KeyImage) else key_image(lesion)
+        return content(self.prediction, picture, self.card, made=self.made)
+
+
+@dataclass(frozen=True)
+class ReportFormat:
+    """A kind of report."""
+
+    file: str
+    """Its name."""
+    write: Callable[[ReportCase], bytes | None]
+    """What is in it; None where there is nothing to write, as no picture without a lesion."""
+
+
+def _json(case: ReportCase) -> bytes:
+    return f"{case.prediction.model_dump_json(indent=2)}\n".encode()
+
+
+def _csv(case: ReportCase) -> bytes:
+    return case.features.to_csv().encode()
+
+
+def _html(case: ReportCase) -> bytes:
+    return report_html(case.content).encode()
+
+
+def _pdf(case: ReportCase) -> bytes:
+    from radllm_backend.reports.pdf import report_pdf  # its library takes a while
+
+    return report_pdf(case.content)
+
+
+def _png(case: ReportCase) -> bytes | None:
+    picture = case.content.picture
+    return picture.png if picture else None
+
+
+FORMATS = {
+    "json": ReportFormat("prediction.json", _json),
+    "csv": ReportFormat("features.csv", _csv),
+    "html": ReportFormat("report.html", _html),
+    "pdf": ReportFormat("report.pdf", _pdf),
+    "png": ReportFormat("key-image.png", _png),
+}
+"""Every format by its name. DICOM is none of them: it needs the files that the image was read from (`dicom`)."""
 
 
 def write_reports(
@@ -40,9 +102,9 @@ def write_reports(
     card: ModelCard | None = None,
     *,
     made: datetime | None = None,
-    formats: Sequence[str] = FORMATS,
+    formats: Collection[str] = FORMATS.keys(),
 ) -> None:
-    """Write ``prediction.json``, ``features.csv``, ``report.html``, ``report.pdf``, ``key-image.png``: all or none.
+    """Write ``prediction.json``, ``features.csv``, ``report.html`` and so on, a file for each format: all or none.
 
     JSON, CSV and PNG of the same lesion are the same bytes; those of page and PDF too where `made` is the same.
 
@@ -57,19 +119,12 @@ def write_reports(
     Raises:
         RadllmError: an unknown format, a malformed ``SOURCE_DATE_EPOCH``, or the folder cannot be written.
     """
-    time = made or _now()
-
-    @cache
-    def report() -> Content:
-        """Made once, and only where a format needs it."""
-        picture = lesion if lesion is None or isinstance(lesion, KeyImage) else key_image(lesion)
-        return content(prediction, picture, card, made=time)
-
-    files = {
-        name: data
-        for kind in dict.fromkeys(formats)
-        for name, data in _file(kind, prediction, features, report).items()
-    }
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise RadllmError(f"There is no report as '{unknown[0]}': choose from {', '.join(FORMATS)}.")
+    case = ReportCase(prediction, features, lesion, card, made or _now())
+    written = {FORMATS[name].file: FORMATS[name].write(case) for name in formats}
+    files = {name: data for name, data in written.items() if data is not None}
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,25 +135,6 @@ def write_reports(
             f"The report cannot be written to {folder.name} ({error.strerror or error}): "
             "free some space or choose another folder."
         ) from error
-
-
-def _file(kind: str, prediction: Prediction, features: Features, report: Callable[[], Content]) -> dict[str, bytes]:
-    """The file of a format by its name; none for a picture without a lesion."""
-    match kind:
-        case "json":
-            return {"prediction.json": f"{prediction.model_dump_json(indent=2)}\n".encode()}
-        case "csv":
-            return {"features.csv": features.to_csv().encode()}
-        case "html":
-            return {"report.html": report_html(report()).encode()}
-        case "pdf":
-            from radllm_backend.reports.pdf import report_pdf  # its library takes a while
-
-            return {"report.pdf": report_pdf(report())}
-        case "png":
-            picture = report().picture
-            return {"key-image.png": picture.png} if picture else {}
-    raise RadllmError(f"There is no report as '{kind}': choose from {', '.join(FORMATS)}.")
 
 
 def _now() -> datetime:

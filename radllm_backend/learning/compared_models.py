@@ -5,46 +5,28 @@ Each sees the training lesions of a fold only: selection, scaling, calibration, 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any, get_args
+from typing import get_args
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.learning import methods
+from radllm_backend.learning import learned
 from radllm_backend.learning.classical import AVERAGED, CLASSICAL, fit_classical
-from radllm_backend.learning.methods import Learned, Method
-from radllm_backend.learning.scorecard import Family
-from radllm_backend.learning.study import Contender, Fold, Verdict
+from radllm_backend.learning.learned import Learned
+from radllm_backend.learning.methods import FROZEN, LORA, METHODS
+from radllm_backend.learning.options import Family
+from radllm_backend.learning.study import ComparedModel, Fold, Verdict
 
-LORA = "LoRA head"
-FROZEN = "frozen language model, logistic regression"
-WEIGHTED = "fusion, weighted mean of probabilities"
-CONCATENATED = "fusion, concatenated"
 SAME_FEATURES = "logistic regression, the same features"
 
-NAMES: dict[str, str] = {
-    "lora": LORA,
-    "fusion": f"{CONCATENATED}, logistic regression",
-    "fusion-averaged": f"{CONCATENATED}, {AVERAGED}",
-    "fusion-lda": f"{CONCATENATED}, LDA",
-    "fusion-svm": f"{CONCATENATED}, SVM",
-    "fusion-forest": f"{CONCATENATED}, random forest",
-    "fusion-boosting": f"{CONCATENATED}, gradient boosting",
-    "fusion-lora": f"{CONCATENATED}, LoRA",
-    "weighted": WEIGHTED,
-    "frozen": FROZEN,
-}
-"""What each of `methods.METHODS` is called in tables and reports."""
-_TRAINED = ("lora", "fusion-lora")
 
-
-def contenders(
+def compared_models(
     language: bool = True,
     trained: bool = True,
     ablations: bool = False,
-    families: Collection[Family] = (),
+    families: Collection[str] = (),
     costly: bool = True,
-) -> list[Contender]:
+) -> list[ComparedModel]:
     """The models of the comparison, cheapest first.
 
     Args:
@@ -60,45 +42,44 @@ def contenders(
     unknown = sorted(set(families) - set(get_args(Family)))
     if unknown:
         raise RadllmError(f"There is no family of models '{unknown[0][:40]}': use {', '.join(get_args(Family))}.")
-    chosen = [one for one in _all_contenders(language, trained, ablations) if costly or not one.costly]
+    chosen = [one for one in _all_models(language, trained, ablations) if costly or not one.costly]
     return [one for one in chosen if not families or one.family in {"classical", *families}]
 
 
-def _all_contenders(language: bool, trained: bool, ablations: bool) -> list[Contender]:
+def _all_models(language: bool, trained: bool, ablations: bool) -> list[ComparedModel]:
     field_of_models = [classical(name, select) for name in CLASSICAL for select in (False, True)]
     if language:
-        field_of_models += [of_method(name) for name in NAMES if name not in _TRAINED]
+        field_of_models += [of_method(name) for name, method in METHODS.items() if not method.adapter]
     if language and trained:
-        field_of_models += [of_method(name) for name in _TRAINED]
-        field_of_models.append(_contender(f"{WEIGHTED}, LoRA head", "fusion", methods.weighted_lora, trained=True))
+        field_of_models += [of_method(name) for name, method in METHODS.items() if method.adapter]
     if language and ablations:
         field_of_models += [one for one in _ablations() if trained or not one.trained]
     return field_of_models
 
 
-def of_method(name: str) -> Contender:
+def of_method(name: str) -> ComparedModel:
     """One of `methods.METHODS` as a model of the comparison."""
-    family: Any = name if name in ("lora", "frozen") else "fusion"
-    return _contender(NAMES[name], family, methods.METHODS[name], trained=name in _TRAINED)
+    method = METHODS[name]
+    return _compared(method.title, method.family, method.learn, trained=method.adapter)
 
 
-def classical(name: str, select: bool) -> Contender:
+def classical(name: str, select: bool) -> ComparedModel:
     """One of `classical.CLASSICAL` on all features, or on those it selects."""
     which = "selected" if select else "all"
-    return Contender(f"{name}, {which} features", "classical", partial(_classical, name=name, select=select))
+    return ComparedModel(f"{name}, {which} features", "classical", partial(_classical, name=name, select=select))
 
 
-def same_features(averaged: bool = False) -> Contender:
+def same_features(averaged: bool = False) -> ComparedModel:
     """Logistic regression on what the prompt says: what the language model adds is its difference from this.
 
     Args:
         averaged: over penalties, as the fusion is whose counterpart this then is.
     """
     name = f"{AVERAGED}, the same features" if averaged else SAME_FEATURES
-    return _contender(name, "classical", partial(methods.regression, averaged=averaged))
+    return _compared(name, "classical", partial(learned.regression, averaged=averaged))
 
 
-def _ablations() -> list[Contender]:
+def _ablations() -> list[ComparedModel]:
     changes: list[tuple[str, dict[str, str]]] = [
         ("generic feature names", {"style": "generic"}),
         ("findings sentences", {"style": "findings"}),
@@ -108,29 +89,29 @@ def _ablations() -> list[Contender]:
     frozen = []
     for name, change in changes:
         long = "selection" in change
-        method = partial(methods.frozen, change=change)
-        frozen.append(_contender(f"{FROZEN}: {name}", "ablation", method, trained=long, costly=long))
+        learn = partial(learned.frozen, change=change)
+        frozen.append(_compared(f"{FROZEN}: {name}", "ablation", learn, trained=long, costly=long))
     lora = [
-        _contender(f"{LORA}: {name}", "ablation", partial(methods.lora, change=change), trained=True, costly=True)
+        _compared(f"{LORA}: {name}", "ablation", partial(learned.lora, change=change), trained=True, costly=True)
         for name, change in changes[:2]
     ]
     shuffled = "shuffled order at test time"
     return [
         *frozen,
-        _contender(f"{FROZEN}: {shuffled}", "ablation", partial(methods.frozen, shuffled=True)),
-        _contender(f"{LORA}: head only", "ablation", methods.head_only),
+        _compared(f"{FROZEN}: {shuffled}", "ablation", partial(learned.frozen, shuffled=True)),
+        _compared(f"{LORA}: head only", "ablation", learned.head_only),
         *lora,
-        _contender(f"{LORA}: {shuffled}", "ablation", partial(methods.lora, shuffled=True), trained=True),
+        _compared(f"{LORA}: {shuffled}", "ablation", partial(learned.lora, shuffled=True), trained=True),
     ]
 
 
-def _contender(
-    name: str, family: Any, method: Method | partial[Learned], trained: bool = False, costly: bool = False
-) -> Contender:
+def _compared(
+    name: str, family: Family, learn: Callable[[Fold], Learned], trained: bool = False, costly: bool = False
+) -> ComparedModel:
     def judge(fold: Fold) -> Verdict:
-        return method(fold).verdict(fold)
+        return learn(fold).verdict(fold)
 
-    return Contender(name, family, judge, trained, costly)
+    return ComparedModel(name, family, judge, trained, costly)
 
 
 def _classical(fold: Fold, name: str, select: bool) -> Verdict:
