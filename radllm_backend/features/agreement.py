@@ -1,9 +1,9 @@
 """Whether our way through PyRadiomics gives its own values: asked once a process, of a lesion of a few voxels.
 
 `pyradiomics`, `cropping`, `filters` and `mesh` lean on what is not public in it: ``_applyBinning`` and ``_moment``,
-which they replace; ``_initSegmentBasedCalculation``, which they rebuild around another ``cShape``; how many settings
-``getBinEdges`` needs of a lesion's voxels; the names, sizes and margins of its filters. Slicer brings a PyRadiomics of
-its own. Where one differs, its own `RadiomicsFeatureExtractor.execute` measures, which always fits.
+which they replace; ``_initSegmentBasedCalculation``, which they rebuild around another ``cShape``; that the edges of
+bins depend on the darkest and the brightest voxel alone; the names, sizes and margins of filters. Slicer brings a
+PyRadiomics of its own. Where it differs, its `RadiomicsFeatureExtractor.execute` measures, which always fits.
 """
 
 from __future__ import annotations
