@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -115,7 +115,8 @@ def threads(client: Client) -> int:
         RadllmError: the scheduler is gone.
     """
     try:
-        return max(1, sum(client.nthreads().values()))
+        counts: Mapping[str, int] = client.nthreads()
+        return max(1, sum(counts.values()))
     except Exception as error:  # of its connection, or of Dask that waits for a new one
         raise scheduler_gone() from error
 

@@ -133,7 +133,8 @@ def _ends_of_rows(points: NDArray[np.int64], plane: int, row: int, column: int) 
     """The first and last point of each row, ordered by these axes: no other is the farthest from anywhere."""
     points = points[np.lexsort((points[:, column], points[:, row], points[:, plane]))]
     changes = np.diff(points[:, [plane, row]], axis=0).any(axis=1)
-    return points[np.append(True, changes) | np.append(changes, True)]
+    ends: NDArray[np.int64] = points[np.append(True, changes) | np.append(changes, True)]
+    return ends
 
 
 def _hull(points: Floats) -> Floats:
@@ -141,7 +142,8 @@ def _hull(points: Floats) -> Floats:
     from scipy.spatial import ConvexHull, QhullError
 
     try:
-        return points[ConvexHull(points).vertices]
+        corners: Floats = points[ConvexHull(points).vertices]
+        return corners
     except QhullError:  # too flat for it
         return points
 

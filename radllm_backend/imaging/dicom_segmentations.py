@@ -116,7 +116,7 @@ def _least_pixel_bytes(header: Dataset) -> int:
         return 0  # pydicom has unpacked it as a whole
     if syntax.is_encapsulated:
         return 1
-    bits = header.Rows * header.Columns * int(header.get("NumberOfFrames") or 1) * header.BitsAllocated
+    bits: int = header.Rows * header.Columns * int(header.get("NumberOfFrames") or 1) * header.BitsAllocated
     return (8 if syntax.is_implicit_VR else 12) - (-bits // 8)
 
 
@@ -143,7 +143,7 @@ def _segments(header: Dataset) -> list[MarkedSegment]:
 
 def is_label_map(header: Dataset) -> bool:
     """Whether each pixel of the SEG holds the number of its segment."""
-    return header.get("SegmentationType") == "LABELMAP"
+    return bool(header.get("SegmentationType") == "LABELMAP")
 
 
 def frames_of(header: Dataset) -> list[SegmentFrame]:

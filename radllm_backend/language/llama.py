@@ -114,7 +114,8 @@ class _Layer(nn.Module):
 
     def forward(self, states: Tensor, turns: tuple[Tensor, Tensor], blocks: Any) -> Tensor:
         states = states + self.self_attn(self.input_layernorm(states), turns, blocks)
-        return states + self.mlp(self.post_attention_layernorm(states))
+        passed: Tensor = self.mlp(self.post_attention_layernorm(states))
+        return states + passed
 
 
 class _Attention(nn.Module):
@@ -131,7 +132,8 @@ class _Attention(nn.Module):
             for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
         attended = attend(_turned(query, turns), _turned(key, turns), value, blocks, self.head_dim**-0.5)
-        return self.o_proj(attended.flatten(2))
+        result: Tensor = self.o_proj(attended.flatten(2))
+        return result
 
 
 class _FeedForward(nn.Module):
@@ -143,7 +145,8 @@ class _FeedForward(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         gate = functional.silu(self.gate_proj(states), inplace=True)  # the largest tensors: no copies of them
-        return self.down_proj(gate.mul_(self.up_proj(states)))
+        result: Tensor = self.down_proj(gate.mul_(self.up_proj(states)))
+        return result
 
 
 class _Norm(nn.Module):

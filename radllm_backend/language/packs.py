@@ -167,7 +167,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[_Blocks] 
 def _picked(heads: Tensor, rows: Tensor) -> Tensor:
     """Of [tokens × heads × width] those tokens of each block, [blocks × heads × tokens × width]."""
     # Not by an index in brackets, whose gradient takes several times as long.
-    return heads.index_select(0, rows.flatten() % len(heads)).unflatten(0, rows.shape).transpose(1, 2)
+    picked: Tensor = heads.index_select(0, rows.flatten() % len(heads)).unflatten(0, rows.shape)
+    return picked.transpose(1, 2)
 
 
 def prepare(backbone: Any) -> Any:

@@ -110,7 +110,8 @@ class PromptReader(nn.Module):
 
     def forward(self, prompts: Sequence[list[int]]) -> Tensor:
         """Log-odds [prompts] of tokenised prompts, in fp32, with gradients."""
-        return self.head(self._last_hidden(prompts).float()).squeeze(1)
+        log_odds: Tensor = self.head(self._last_hidden(prompts).float())
+        return log_odds.squeeze(1)
 
     def score(self, prompts: Sequence[str], progress: Progress | None = None) -> list[float]:
         """Log-odds of malignancy, one a prompt."""
@@ -290,5 +291,5 @@ def computes_bf16(device: torch.device) -> bool:
 def trains_in_bf16(device: torch.device) -> bool:
     """Whether bf16 is much faster than fp32: with AVX-512 alone it gains little, and its roundings move the result."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_amx_tile_supported())

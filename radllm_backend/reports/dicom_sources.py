@@ -155,10 +155,11 @@ def _slice_of(frame: Frame, image: sitk.Image) -> int:
     axes = np.reshape(image.GetDirection(), (3, 3)).T
     if np.abs(frame.axes[:2] - axes[:2]).max() > _OFF_AXIS:
         raise _other_image(frame.file.name, "slices in another direction")
-    place = axes @ (frame.position - image.GetOrigin()) / image.GetSpacing()
+    place: NDArray[np.float64] = axes @ (frame.position - image.GetOrigin()) / image.GetSpacing()
     if np.abs(place - [0, 0, round(place[2])]).max() > _OFF_GRID:
         raise _other_image(frame.file.name, "slices at other positions")
-    return round(place[2])
+    index: int = round(place[2])
+    return index
 
 
 def _other_image(name: str, found: str) -> RadllmError:
