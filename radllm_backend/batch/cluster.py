@@ -15,7 +15,7 @@ from radllm_backend.batch import worker
 from radllm_backend.errors import RadllmError
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 _LOCAL = {
@@ -170,7 +170,7 @@ def _remote(address: str) -> Iterator[Client]:
         _close(client)
 
 
-def _close(*opened: Any) -> None:
+def _close(*opened: Client | LocalCluster) -> None:
     for each in opened:
         # A worker that dies just then keeps it from closing, but ends with this process.
         with _no_collection(), suppress(Exception):

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,11 +86,12 @@ def _cube(kind: int) -> NDArray[np.bool_]:
     return np.array([bool(kind >> bit & 1) for bit in range(len(_CORNERS))]).reshape(2, 2, 2)
 
 
-def _asked(mask: NDArray[np.bool_], spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> Any:
+def _asked(mask: NDArray[np.bool_], spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> tuple[float, float]:
     """Surface and volume as PyRadiomics itself measures them."""
     from radiomics import cShape
 
-    return cShape.calculate_coefficients(mask, np.array(spacing))[:2]
+    surface, volume = cShape.calculate_coefficients(mask, np.array(spacing))[:2]
+    return surface, volume
 
 
 @lru_cache(maxsize=64)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -181,11 +180,11 @@ def _frame_number(image: Dataset) -> int | None:
     return int(numbers[0]) if numbers.size else None
 
 
-def _listed(series: Any) -> dict[str, frozenset[str]]:
+def _listed(series: Sequence[Dataset] | None) -> dict[str, frozenset[str]]:
     return {str(item.SeriesInstanceUID): _instances(item.get("ReferencedInstanceSequence")) for item in series or []}
 
 
-def _instances(items: Any) -> frozenset[str]:
+def _instances(items: Sequence[Dataset] | None) -> frozenset[str]:
     return frozenset(str(item.ReferencedSOPInstanceUID) for item in items or [])
 
 

@@ -7,7 +7,7 @@ bits, models are loaded by transformers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.nn import functional
 from radllm_backend.files import read_json
 from radllm_backend.language.base_models import BaseModelFolder, tensors_of
 from radllm_backend.language.linear import Linear
-from radllm_backend.language.packs import attend
+from radllm_backend.language.packs import Blocks, attend
 
 _PREFIX = "model."
 
@@ -83,7 +83,7 @@ class Llama(nn.Module):
         self,
         input_ids: Tensor,
         position_ids: Tensor | None = None,
-        attention_blocks: Any = None,
+        attention_blocks: Sequence[Blocks] | None = None,
         use_cache: bool = False,
     ) -> Reading:
         """Hidden states of tokenised prompts [prompts × tokens], or of one pack (`packs`)."""
@@ -112,7 +112,7 @@ class _Layer(nn.Module):
         self.input_layernorm = _Norm(shape)
         self.post_attention_layernorm = _Norm(shape)
 
-    def forward(self, states: Tensor, turns: tuple[Tensor, Tensor], blocks: Any) -> Tensor:
+    def forward(self, states: Tensor, turns: tuple[Tensor, Tensor], blocks: Sequence[Blocks] | None) -> Tensor:
         states = states + self.self_attn(self.input_layernorm(states), turns, blocks)
         passed: Tensor = self.mlp(self.post_attention_layernorm(states))
         return states + passed
@@ -126,7 +126,7 @@ class _Attention(nn.Module):
         self.q_proj, self.o_proj = _linear(shape.hidden_size, queries), _linear(queries, shape.hidden_size)
         self.k_proj, self.v_proj = _linear(shape.hidden_size, keys), _linear(shape.hidden_size, keys)
 
-    def forward(self, states: Tensor, turns: tuple[Tensor, Tensor], blocks: Any) -> Tensor:
+    def forward(self, states: Tensor, turns: tuple[Tensor, Tensor], blocks: Sequence[Blocks] | None) -> Tensor:
         query, key, value = (
             layer(states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for layer in (self.q_proj, self.k_proj, self.v_proj)

@@ -59,7 +59,7 @@ class PromptReader(nn.Module):
         super().__init__()
         self._tokenizer = load_tokenizer(base)
         self._tokens = lru_cache(_PROMPTS_KEPT)(self._tokens_of)
-        self.backbone: Any = self._load(base)
+        self.backbone: Any = self._load(base)  # Llama, or a model of transformers or peft, which say little of types
         self.max_tokens = int(self.backbone.config.max_position_embeddings)
         self.head = nn.Linear(self.backbone.config.hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)

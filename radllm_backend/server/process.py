@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil
 import uvicorn
+from starlette.types import ASGIApp
 
 from radllm_backend import __version__
 from radllm_backend.errors import RadllmError
@@ -210,7 +210,7 @@ class _Process:
             self._server.should_exit = True
             return
 
-    def _configuration(self, app: Any) -> uvicorn.Config:
+    def _configuration(self, app: ASGIApp) -> uvicorn.Config:
         options = self._options
         return uvicorn.Config(
             app,
