@@ -74,7 +74,7 @@ def test(arguments: list[str]) -> int:
         python("-m", "ruff", "format", "--check", ".")
         python("-m", "ruff", "check", ".")
         python("-m", "mypy")
-        subprocess.run([PYTHON.with_name("lint-imports"), "--no-cache"], cwd=ROOT, check=True)
+        lint_imports()
         status = pytest(PYTHON, arguments)
         if slicer is None or not slicer.result():
             return status
@@ -86,7 +86,7 @@ def test(arguments: list[str]) -> int:
 def pytest(interpreter: Path, arguments: list[str], **environment: str) -> int:
     """Run tests; the exit status. What wants the machine to itself comes last, one test after the other."""
     # Files, not tests, are shared out: what a file's tests have in common is made once.
-    beside = [interpreter, "-m", "pytest", "-n", "auto", "--dist", "loadfile", *arguments]
+    beside: list[str | Path] = [interpreter, "-m", "pytest", "-n", "auto", "--dist", "loadfile", *arguments]
     runs = [beside]
     if os.environ.get("RADLLM_LONG_TESTS"):
         runs = [[*beside, "-m", "not alone"], [interpreter, "-m", "pytest", "-m", "alone", *arguments]]
@@ -154,6 +154,12 @@ def stamp(what: str, *files: str) -> str:
     """Changes with everything that an installation depends on."""
     content = "".join((ROOT / name).read_text() for name in files)
     return f"{what} {hashlib.sha256(content.encode()).hexdigest()}\n"
+
+
+def lint_imports() -> None:
+    """Which file may import which; the Slicer module's library is found by its path, as in Slicer."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "RadiomicsLLM")}
+    subprocess.run([PYTHON.with_name("lint-imports"), "--no-cache"], cwd=ROOT, env=environment, check=True)
 
 
 def radllm(*arguments: str) -> None:

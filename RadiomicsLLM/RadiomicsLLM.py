@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import qt
 import slicer
@@ -39,6 +39,8 @@ from RadiomicsLLMLib import (
 
 if TYPE_CHECKING:
     from RadiomicsLLMLib.backend.Backend import Backend
+    from RadiomicsLLMLib.backend.BackendChoice import BackendName, Backends
+    from RadiomicsLLMLib.panel.Background import Steps
     from RadiomicsLLMLib.results.Classification import Approve
 
 
@@ -91,7 +93,7 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
-        self.backends: dict[str, Backend] = {
+        self.backends: Backends = {
             LOCAL: LocalServerBackend(backendPython()),
             PROCESS: InProcessBackend(),
             REMOTE: RemoteBackend(),
@@ -105,7 +107,7 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
         model: str = "breast-us",
         modality: str | None = None,
         settings: str | None = None,
-        backend: str | None = None,
+        backend: BackendName | None = None,
     ) -> list[SegmentResult]:
         """Classify segments, and keep the results in the scene. Returns when all is done.
 
@@ -138,7 +140,7 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
         settings: str | None,
         backend: Backend,
         approve: Approve | None = None,
-    ) -> Generator[Any, Any, list[SegmentResult]]:
+    ) -> Steps[list[SegmentResult]]:
         """The same in steps, for the panel: see `RadiomicsLLMLib.panel.Background`."""
         results = yield from Classification(source, segmentIds, backend, model, settings, approve).steps()
         if source.isInScene():
@@ -147,13 +149,14 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
 
     def close(self) -> None:
         """Stop what was started: the local server, connections."""
-        for backend in self.backends.values():
+        for backend in (self.backends[LOCAL], self.backends[PROCESS], self.backends[REMOTE]):
             backend.close()
 
-    def _ready(self, name: str | None) -> Backend:
+    def _ready(self, name: BackendName | None) -> Backend:
         from radllm_backend import RadllmError
 
-        chosen = [self.backends[one] for one in ([name] if name else [PROCESS, LOCAL])]
+        names: list[BackendName] = [name] if name else [PROCESS, LOCAL]
+        chosen: list[Backend] = [self.backends[one] for one in names]
         problems = [backend.problem() for backend in chosen]
         if all(problems):
             raise RadllmError(problems[-1])
@@ -172,7 +175,7 @@ class RadiomicsLLMTest(ScriptedLoadableModuleTest):
 
     def test_everySegmentHasItsRow(self) -> None:
         logic = RadiomicsLLMLogic()
-        ready = [name for name in (PROCESS, LOCAL) if logic.backends[name].modelNames()]
+        ready: list[BackendName] = [name for name in (PROCESS, LOCAL) if logic.backends[name].modelNames()]
         if not ready:
             self.skipTest(logic.backends[LOCAL].problem() or "No model is shipped.")
         self.delayDisplay("Classify two synthetic lesions and an empty segment")

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ BACKEND_PYTHON = os.environ.setdefault("RADLLM_BACKEND_PYTHON", sys.executable)
 import numpy as np
 import pydicom
 import SimpleITK as sitk
+from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian
 
 from benchmarks.comparison import QUICK, Comparison, machine, table
@@ -86,10 +87,12 @@ def arguments() -> argparse.Namespace:
 
 
 @contextmanager
-def opened_panel() -> Any:
+def opened_panel() -> Iterator[Any]:
     """The module's panel; its local server ends with it."""
-    server = module_scene.LocalServerBackend(module_scene.GivenPython(BACKEND_PYTHON))
-    yield from module_scene.opened_panel(server)
+    from RadiomicsLLMLib import LocalServerBackend
+    from RadiomicsLLMLib.backend.BackendPython import GivenPython
+
+    yield from module_scene.opened_panel(LocalServerBackend(GivenPython(BACKEND_PYTHON)))
 
 
 def measured(panel: Any, work: Path, rounds: int) -> Comparison:
@@ -161,13 +164,14 @@ def load_mammogram(file: Path) -> Any:
     return volume
 
 
-def lesion(volume: Any, number: int) -> np.ndarray:
+def lesion(volume: Any, number: int) -> NDArray[np.bool_]:
     """A disc somewhere in the breast, another one for each number."""
     rows, columns = slicer.util.arrayFromVolume(volume).shape[1:]
     random, radius = np.random.default_rng(number), ACROSS / 2 * rows / FULL_FIELD[0]
     row, column = rows / 2 + random.uniform(-radius, radius), columns / 3 + random.uniform(-radius, radius)
     y, x = np.ogrid[:rows, :columns]
-    return (y - row) ** 2 + (x - column) ** 2 <= radius**2
+    inside: NDArray[np.bool_] = (y - row) ** 2 + (x - column) ** 2 <= radius**2
+    return inside
 
 
 def show_another(segmentation: Any, volume: Any, number: int) -> None:
@@ -220,8 +224,8 @@ def usual_way(volume: Any, segmentation: Any, parameters: Path, work: Path) -> d
         write_nrrd(node, file)
     slicer.mrmlScene.RemoveNode(label_map)
     subprocess.run([sys.executable, "-c", _MEASURE, image, mask, parameters, output], check=True)
-    with output.open(newline="") as file:
-        return dict(csv.reader(file))
+    with output.open(newline="") as rows:
+        return {row[0]: row[1] for row in csv.reader(rows)}
 
 
 def write_nrrd(node: Any, file: Path) -> None:

@@ -52,7 +52,7 @@ def measured(model: Model, row: Features) -> float:
         for _ in range(2)
     ]
     alone, explained = map(min, zip(*rounds, strict=True))
-    return explained / alone
+    return float(explained / alone)
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -184,4 +184,5 @@ def _lobed(shape: tuple[int, ...], across: int) -> np.ndarray[Any, np.dtype[np.u
     axes = np.ogrid[tuple(slice(length) for length in shape)]
     apart = [(axis - length // 2) for axis, length in zip(axes, shape, strict=True)]
     radius = across / 2 * (0.9 + 0.1 * np.cos(4 * np.arctan2(apart[-2], apart[-1])))
-    return (np.sqrt(sum(axis**2 for axis in apart)) <= radius).astype(np.uint8)
+    inside: np.ndarray[Any, np.dtype[np.bool_]] = np.sqrt(sum(axis**2 for axis in apart)) <= radius
+    return inside.astype(np.uint8)

@@ -42,10 +42,10 @@ def main() -> None:
     results: dict[str, list[dict[str, float]]] = {load: [] for load in LOADS}
     with tempfile.TemporaryDirectory() as folder:
         environment = {"XDG_RUNTIME_DIR": folder, "OMP_NUM_THREADS": str(given.threads)}
-        common = (given.model, base, cache or default_cache())
+        cache = cache or default_cache()
         with (
-            start(*common, "--batch", 1, "--remember", 0, **environment) as plain,
-            start(*common, **environment) as batched,
+            start(given.model, base, cache, "--batch", 1, "--remember", 0, **environment) as plain,
+            start(given.model, base, cache, **environment) as batched,
         ):
             name = batched.ready.models[0]
             for number in range(given.rounds):

@@ -5,21 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from .backend.BackendChoice import LOCAL, PROCESS, REMOTE, BackendChoice
+from .backend.Backend import Backend
+from .backend.BackendChoice import LOCAL, PROCESS, REMOTE, BackendChoice, Backends
 from .batch.BatchLoader import LoadedLesion
 from .batch.BatchPanel import BatchPanel
-from .panel.Background import Background, Steps
+from .panel.Background import Background, Result, Steps
 from .panel.BackgroundRun import BackgroundRun
 from .panel.Consent import Consent
 from .panel.ModelCardText import modelCardText
 from .panel.ModelChoice import ModelChoice
+from .panel.PanelUi import PanelUi
 from .panel.SettingsChoice import SettingsChoice
+from .results.Classification import Approve
 from .results.ClassifiedLesions import ClassifiedLesions
 from .results.ExportPanel import ExportPanel
 from .results.FeaturePlot import plotFeatures
@@ -31,24 +34,36 @@ from .scene.SegmentedVolume import SegmentedVolume
 from .scene.ViewJump import jumpTo, showChart
 from .setup.SetupSections import SetupSections
 
-if TYPE_CHECKING:
-    from RadiomicsLLM import RadiomicsLLMLogic
-
 MODALITIES = (None, "MG", "US", "CT", "MR")
 """In the order of the panel's list; None is automatic."""
+
+
+class PanelLogic(Protocol):
+    """What the panel asks of the module's logic, which scripts use too."""
+
+    @property
+    def backends(self) -> Backends: ...
+
+    def steps(
+        self,
+        source: SegmentedVolume,
+        segmentIds: Sequence[str],
+        model: str,
+        *,
+        settings: str | None,
+        backend: Backend,
+        approve: Approve | None = None,
+    ) -> Steps[list[SegmentResult]]:
+        """Classify segments of a volume, and keep the results in the scene."""
 
 
 class Panel(VTKObservationMixin):
     """The widgets of ``RadiomicsLLM.ui``, brought to life."""
 
-    def __init__(self, ui: Any, logic: RadiomicsLLMLogic) -> None:
-        """
-        Args:
-            ui: the widgets as attributes, by their names.
-        """
+    def __init__(self, ui: PanelUi, logic: PanelLogic) -> None:
         super().__init__()
         self.ui, self.logic = ui, logic
-        self._run: BackgroundRun | None = None
+        self._run: BackgroundRun[Any] | None = None
         self._undone = self._whyCancelled = ""
         self.results = ResultPanel(ui.resultWidget.layout(), onChosen=self._onResultChosen, onPlot=self._onPlot)
         self.segments = SegmentChoice(ui.segmentsList, self._update)
@@ -208,16 +223,16 @@ class Panel(VTKObservationMixin):
         backend = self.logic.backends[REMOTE]
         self.backends.current()
 
-        def steps() -> Steps:
-            return (yield Background(_("Asking the server for its models"), backend.connect))
+        def steps() -> Steps[Sequence[str]]:
+            return (yield from Background(_("Asking the server for its models"), backend.connect))
 
         self._begin(steps(), lambda _names: self.refresh(), _("the server was not asked"))
 
-    def _beginExport(self, steps: Steps, undone: str) -> None:
+    def _beginExport(self, steps: Steps[str], undone: str) -> None:
         self._begin(steps, self._say, undone)
 
-    def _begin(self, steps: Steps, show: Callable[[Any], None], undone: str) -> None:
-        def finished(answer: Any, error: BaseException | None) -> None:
+    def _begin(self, steps: Steps[Result], show: Callable[[Result], None], undone: str) -> None:
+        def finished(answer: Result | None, error: BaseException | None) -> None:
             self._run = None
             self._showRunning(False)
             self._update()

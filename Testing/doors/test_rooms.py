@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "radllm_backend"
+MODULE = Path("RadiomicsLLM", "RadiomicsLLMLib")
 ROOMS = ["imaging", "features", "language", "models", "datasets", "learning", "reports", "server", "batch", "cli"]
 """From the foundation to the roof."""
 TORCH_FREE = [
@@ -47,6 +49,8 @@ TORCH_FREE = [
     "cli.console",
     "cli.main",
 ]
+FOLDERS = ["panel", "scene", "backend", "results", "setup", "batch"]
+"""Of the Slicer module, in the same order."""
 LONGEST, FULLEST = 400, 20
 """Lines of a file, and Python files of a folder beside its ``__init__``."""
 
@@ -58,9 +62,10 @@ def test_every_import_keeps_to_the_contracts() -> None:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package's sources, which a test may spoil."""
+    """The sources of the package and of the Slicer module, which a test may spoil."""
     folder = tmp_path_factory.mktemp("copy")
-    shutil.copytree(PACKAGE, folder / "radllm_backend", ignore=lambda _, names: [n for n in names if "cache" in n])
+    for name in (PACKAGE.name, MODULE):
+        shutil.copytree(ROOT / name, folder / name, ignore=lambda _, names: [n for n in names if "cache" in n])
     shutil.copy(ROOT / "pyproject.toml", folder)
     return folder
 
@@ -79,6 +84,22 @@ def test_a_circle_inside_a_room_and_torch_outside_its_rooms_are_noticed(copy: Pa
         assert lint(copy).returncode == 1
     with appended(room / "names.py", "import torch"):
         assert lint(copy).returncode == 1
+    assert lint(copy).returncode == 0
+
+
+@pytest.mark.parametrize("importer", FOLDERS)
+def test_the_slicer_module_has_an_order_too(copy: Path, importer: str) -> None:
+    module = copy / MODULE
+    own = next((module / importer).glob("[A-Z]*.py"))
+    for folder in FOLDERS[FOLDERS.index(importer) + 1 :]:
+        upper = next((module / folder).glob("[A-Z]*.py"))
+        with appended(own, f"from ..{folder} import {upper.stem}"):
+            assert is_broken(copy), f"{own.name} may import {upper.name}"
+    for line in ("from ..Panel import Panel", "from RadiomicsLLM import RadiomicsLLMLogic"):
+        with appended(own, line):
+            assert is_broken(copy), f"{own.name} may say: {line}"
+    with appended(module / "panel" / "Background.py", "from .BackgroundRun import BackgroundRun"):
+        assert is_broken(copy)
     assert lint(copy).returncode == 0
 
 
@@ -142,7 +163,14 @@ def own(folder: Path) -> Iterator[Path]:
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(folder / MODULE.parent)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def is_broken(folder: Path) -> bool:
+    """Whether a contract is: lint-imports also fails on what it cannot read."""
+    done = lint(folder)
+    return done.returncode == 1 and "BROKEN" in done.stdout
 
 
 def first_import(copy: Path, importer: str, imported: str) -> Iterator[tuple[Path, Path]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from PySide6.QtCore import Qt
@@ -21,6 +22,18 @@ from Testing.support.module_scene import (
     shown,
     slicer,
 )
+
+from RadiomicsLLMLib.panel.PanelUi import PanelUi
+
+
+def test_the_panel_knows_the_widgets_of_its_file() -> None:
+    """Type checkers know them by this class alone; its annotations are texts."""
+    file = ElementTree.parse(ROOT / "RadiomicsLLM" / "Resources" / "UI" / "RadiomicsLLM.ui")
+    there = {widget.get("name"): widget.get("class") for widget in file.iter("widget")}
+    known = {name: kind.rpartition(".")[2] for name, kind in PanelUi.__annotations__.items()}
+    assert known.items() <= there.items()
+    others = {there[name] for name in there.keys() - known.keys()}
+    assert others == {"QLabel", "ctkCollapsibleButton", "qMRMLWidget"}
 
 
 def test_the_disabled_button_says_why(panel: Any, self_contained_model: Path, backend_python: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from radllm_backend.batch import worker
 from radllm_backend.errors import RadllmError
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 _LOCAL = {
@@ -115,7 +115,8 @@ def threads(client: Client) -> int:
         RadllmError: the scheduler is gone.
     """
     try:
-        return max(1, sum(client.nthreads().values()))
+        counts: Mapping[str, int] = client.nthreads()
+        return max(1, sum(counts.values()))
     except Exception as error:  # of its connection, or of Dask that waits for a new one
         raise scheduler_gone() from error
 
@@ -169,7 +170,7 @@ def _remote(address: str) -> Iterator[Client]:
         _close(client)
 
 
-def _close(*opened: Any) -> None:
+def _close(*opened: Client | LocalCluster) -> None:
     for each in opened:
         # A worker that dies just then keeps it from closing, but ends with this process.
         with _no_collection(), suppress(Exception):

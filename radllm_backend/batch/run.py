@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from threadpoolctl import threadpool_limits
 
@@ -32,7 +32,10 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.records import Record
 
 if TYPE_CHECKING:
+    import distributed
     from distributed import Client
+
+    _Answer = distributed.Future[list[str]]
 
 RESULTS = "results.sqlite"
 SCORED_TOGETHER = 64
@@ -206,8 +209,8 @@ class _Run:
     _alone: Candidate | None = None
     _flying: dict[str, list[Candidate]] = field(default_factory=dict)
     """By their future's key: those that a worker is given at a time."""
-    _futures: dict[str, Any] = field(default_factory=dict)
-    _landed: SimpleQueue[Any] = field(default_factory=SimpleQueue)
+    _futures: dict[str, _Answer] = field(default_factory=dict)
+    _landed: SimpleQueue[_Answer] = field(default_factory=SimpleQueue)
     _waiting: list[MeasuredLesion] = field(default_factory=list)
     _scoring: Future[list[Row]] | None = None
     _being_scored: int = 0
@@ -285,9 +288,10 @@ class _Run:
             if client.status != "running":
                 raise scheduler_gone() from None
 
-    def _take(self, client: Client, future: Any) -> None:
-        lesions = self._flying.pop(future.key)
-        del self._futures[future.key]
+    def _take(self, client: Client, future: _Answer) -> None:
+        key = str(future.key)
+        lesions = self._flying.pop(key)
+        del self._futures[key]
         for candidate, measured in zip(lesions, self._answers(client, future, lesions), strict=False):
             self._lesion_seconds += 0.1 * (max(measured.seconds, 1e-3) - self._lesion_seconds)
             if measured.features is None:
@@ -297,7 +301,7 @@ class _Run:
                     MeasuredLesion(candidate, measured.features, measured.seconds, time.monotonic(), measured.picture)
                 )
 
-    def _answers(self, client: Client, future: Any, lesions: list[Candidate]) -> list[Measurement]:
+    def _answers(self, client: Client, future: _Answer, lesions: list[Candidate]) -> list[Measurement]:
         """What a worker says of lesions; nothing where they have to be measured again."""
         from distributed import KilledWorker
 

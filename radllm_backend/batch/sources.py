@@ -39,6 +39,7 @@ _QUERY = """
     LEFT JOIN Studies ON Studies.StudyInstanceUID = Series.StudyInstanceUID
     LEFT JOIN Images ON Images.SeriesInstanceUID = Series.SeriesInstanceUID
 """
+_Row = tuple[str, str | None, str | None, str | None, str | None, str | None, str | None, str | None]
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "SeriesDescription", "StudyDescription",
     "StudyDate", "FrameOfReferenceUID",
@@ -75,7 +76,7 @@ def find_in_database(folder: Path) -> Found:
     return candidates_among(series.values())
 
 
-def _rows_of(file: Path) -> list[tuple]:
+def _rows_of(file: Path) -> list[_Row]:
     """Every image with its series and study, or RadllmError."""
     try:
         return _queried_anywhere(file)
@@ -88,7 +89,7 @@ def _rows_of(file: Path) -> list[tuple]:
         raise RadllmError(f"{DATABASE} is damaged ({error}): let 3D Slicer make the database anew.") from error
 
 
-def _queried_anywhere(file: Path) -> list[tuple]:
+def _queried_anywhere(file: Path) -> list[_Row]:
     try:
         return _queried(file, "mode=ro")
     except sqlite3.OperationalError as error:
@@ -103,7 +104,7 @@ def _is_locked(error: sqlite3.OperationalError) -> bool:
     return "locked" in str(error)
 
 
-def _queried(file: Path, options: str) -> list[tuple]:
+def _queried(file: Path, options: str) -> list[_Row]:
     with closing(sqlite3.connect(f"{file.as_uri()}?{options}", uri=True, timeout=PATIENCE)) as connection:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE name = 'SchemaInfo'").fetchall()
         version = connection.execute("SELECT Version FROM SchemaInfo").fetchone() if tables else None
@@ -113,7 +114,8 @@ def _queried(file: Path, options: str) -> list[tuple]:
                 f"{DATABASE} has the layout {layout}, not {' or '.join(SCHEMAS)}: "
                 "open it with a current 3D Slicer, which brings it up to date."
             )
-        return connection.execute(_QUERY).fetchall()
+        rows: list[_Row] = connection.execute(_QUERY).fetchall()
+        return rows
 
 
 # --- a folder of DICOM files ----------------------------------------------------------------------------------------

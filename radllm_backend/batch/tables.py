@@ -63,7 +63,7 @@ def _write_csv(path: Path, results: Results, of_run: tuple[str, str], names: lis
             )
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, tuple):

@@ -217,7 +217,7 @@ def _shortened(unsegmented: list[Refusal]) -> list[Refusal]:
     ]
 
 
-def _tell(event: str, content: BaseModel | dict[str, Any], **more: Any) -> None:
+def _tell(event: str, content: BaseModel | dict[str, Any], **more: object) -> None:
     """One line of JSON on standard output."""
     import json
 

@@ -12,7 +12,8 @@ from importlib.util import find_spec
 
 from radllm_backend import __version__
 from radllm_backend.errors import RadllmError
-from radllm_backend.language.base_models import cache_folder, locate
+from radllm_backend.language.base_model_cache import cache_folder
+from radllm_backend.language.base_models import locate
 from radllm_backend.models.bundle import read_bundle
 from radllm_backend.models.shipped import shipped_models
 

@@ -176,7 +176,8 @@ def _kind_of(path: Path, recipe: str) -> DrawnKind | None:
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             if picture.info.get("Recipe") == recipe:
-                return picture.info["Kind"]
+                kind: DrawnKind = picture.info["Kind"]
+                return kind
     except (OSError, KeyError, SyntaxError, ValueError):
         pass  # no mask yet, or a file that is none: it is written anew
     return None

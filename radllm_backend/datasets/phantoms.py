@@ -155,7 +155,7 @@ def _beam(rng: np.random.Generator, size: tuple[int, int]) -> _Field:
     """What the beam loses on its way (dB): with depth, and in columns where the probe touches badly."""
     rows, columns = size
     depth = np.linspace(0, 1, rows)[:, None]
-    contact = rng.uniform(0.3, 1.5) * 5 * ndimage.gaussian_filter1d(rng.standard_normal(columns), 7)
+    contact: _Field = rng.uniform(0.3, 1.5) * 5 * ndimage.gaussian_filter1d(rng.standard_normal(columns), 7)
     return -rng.uniform(3, 8) * depth**1.5 + contact * (0.3 + 0.7 * depth)
 
 
@@ -172,7 +172,8 @@ def _scanned(rng: np.random.Generator, scene: _Scene) -> _Field:
         scatter = amplitude * rng.standard_normal(amplitude.shape)
         power += (ndimage.gaussian_filter(scatter, (0.85, 1.7), truncate=2.5) + surfaces) ** 2
     power = ndimage.gaussian_filter(power, (0.55, 1.1), truncate=1.5)
-    return 10 * np.log10(power / (2 * _BLUR_LEAVES**2) + 1e-3)
+    shown: _Field = 10 * np.log10(power / (2 * _BLUR_LEAVES**2) + 1e-3)
+    return shown
 
 
 # --- lesion ---------------------------------------------------------------------------------------------------------
@@ -206,7 +207,8 @@ def _spiculated_contour(rng: np.random.Generator, angles: _Field) -> _Field:
     places = (np.arange(count) + rng.uniform(-0.35, 0.35, count)) * 2 * np.pi / count
     away = np.abs(np.angle(np.exp(1j * (angles[:, None] - places))))
     spicules = rng.uniform(0.15, 0.8, count) * np.exp(-away / rng.uniform(0.06, 0.12, count))
-    return body + spicules.sum(axis=1)
+    contour: _Field = body + spicules.sum(axis=1)
+    return contour
 
 
 def _with_oval(rng: np.random.Generator, tissue: _Scene, inside: _Field) -> _Scene:
@@ -237,7 +239,8 @@ def _with_spiculated(rng: np.random.Generator, tissue: _Scene, inside: _Field) -
 def _path(inside: _Field) -> _Field:
     """How much of the lesion the beam has crossed down to each pixel, blurred across: 1 below its thickest part."""
     path = ndimage.uniform_filter1d(inside.cumsum(axis=0), 11, axis=1)
-    return path / path.max()
+    share: _Field = path / path.max()
+    return share
 
 
 # --- building blocks ------------------------------------------------------------------------------------------------
@@ -266,13 +269,16 @@ def _wave(rng: np.random.Generator, length: int, amplitude: float) -> _Field:
     """A smooth random line [length]: a few slow sines."""
     x = np.arange(length) / length
     turns, phases = rng.uniform(0.3, 2.2, 4), rng.uniform(0, 2 * np.pi, 4)
-    return amplitude * np.sin(2 * np.pi * turns * x[:, None] + phases).sum(axis=1) / np.sqrt(2)
+    line: _Field = amplitude * np.sin(2 * np.pi * turns * x[:, None] + phases).sum(axis=1) / np.sqrt(2)
+    return line
 
 
 def _harmonics(rng: np.random.Generator, angles: _Field, orders: tuple[int, ...], amplitude: float) -> _Field:
     """A random periodic function of the angle, weaker in the higher orders."""
     phases = rng.uniform(0, 2 * np.pi, len(orders))
-    return amplitude * sum(np.cos(n * angles + phase) * (2 / n) ** 0.5 for n, phase in zip(orders, phases, strict=True))
+    waves = (np.cos(n * angles + phase) * (2 / n) ** 0.5 for n, phase in zip(orders, phases, strict=True))
+    whole: _Field = amplitude * sum(waves)
+    return whole
 
 
 def _step(distance: _Field, width: float) -> _Field:

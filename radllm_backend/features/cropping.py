@@ -52,7 +52,8 @@ class Source:
 
     def cut(self, image: sitk.Image) -> sitk.Image:
         """The lesion's box of any image on this grid."""
-        return sitk.RegionOfInterest(image, self.extent, self.first)
+        box: sitk.Image = sitk.RegionOfInterest(image, self.extent, self.first)
+        return box
 
     @cached_property
     def box(self) -> tuple[sitk.Image, sitk.Image]:
@@ -186,7 +187,8 @@ def _preparation(image: sitk.Image, settings: SettingSection, min_max: bool) -> 
         result = sitk.ShiftScale(scaled(part), -mean, 1 / deviation, sitk.sitkFloat64)
         if limit is not None:
             result = sitk.Clamp(result, sitk.sitkFloat64, -limit, limit)
-        return result * scale
+        normal: sitk.Image = result * scale
+        return normal
 
     return normalised
 

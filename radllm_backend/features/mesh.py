@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,11 +86,12 @@ def _cube(kind: int) -> NDArray[np.bool_]:
     return np.array([bool(kind >> bit & 1) for bit in range(len(_CORNERS))]).reshape(2, 2, 2)
 
 
-def _asked(mask: NDArray[np.bool_], spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> Any:
+def _asked(mask: NDArray[np.bool_], spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> tuple[float, float]:
     """Surface and volume as PyRadiomics itself measures them."""
     from radiomics import cShape
 
-    return cShape.calculate_coefficients(mask, np.array(spacing))[:2]
+    surface, volume = cShape.calculate_coefficients(mask, np.array(spacing))[:2]
+    return surface, volume
 
 
 @lru_cache(maxsize=64)
@@ -133,7 +133,8 @@ def _ends_of_rows(points: NDArray[np.int64], plane: int, row: int, column: int) 
     """The first and last point of each row, ordered by these axes: no other is the farthest from anywhere."""
     points = points[np.lexsort((points[:, column], points[:, row], points[:, plane]))]
     changes = np.diff(points[:, [plane, row]], axis=0).any(axis=1)
-    return points[np.append(True, changes) | np.append(changes, True)]
+    ends: NDArray[np.int64] = points[np.append(True, changes) | np.append(changes, True)]
+    return ends
 
 
 def _hull(points: Floats) -> Floats:
@@ -141,7 +142,8 @@ def _hull(points: Floats) -> Floats:
     from scipy.spatial import ConvexHull, QhullError
 
     try:
-        return points[ConvexHull(points).vertices]
+        corners: Floats = points[ConvexHull(points).vertices]
+        return corners
     except QhullError:  # too flat for it
         return points
 

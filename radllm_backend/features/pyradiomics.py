@@ -236,7 +236,8 @@ def _sharing(family: str) -> Any:
             shared.extend((binned, np.unique(levels)))
         binned, levels = shared
         self.coefficients.update(grayLevels=levels, Ng=int(levels[-1]))
-        return binned
+        image: NDArray[Any] = binned
+        return image
 
     own = {
         "_applyBinning": apply_binning,

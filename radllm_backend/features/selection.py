@@ -34,7 +34,8 @@ def usable_columns(values: FloatArray) -> NDArray[np.bool_]:
     spread = np.zeros(values.shape[1])
     spread[finite] = values[:, finite].std(axis=0)
     scale = np.abs(np.where(np.isfinite(values), values, 0)).max(axis=0, initial=0)
-    return finite & (spread > _NEARLY_CONSTANT * np.maximum(scale, 1e-30))
+    varying: NDArray[np.bool_] = spread > _NEARLY_CONSTANT * np.maximum(scale, 1e-30)
+    return finite & varying
 
 
 def mrmr(
@@ -207,8 +208,10 @@ class RadiomicsSelector(SelectorMixin, BaseEstimator):
 def _relevance(values: FloatArray, labels: NDArray[np.int_], kind: Relevance, seed: int) -> FloatArray:
     """What each feature alone says of the label; 0 where it says nothing or does not vary."""
     if kind == "mutual information":
-        return mutual_info_classif(values, labels, random_state=seed, n_jobs=1)
-    return np.nan_to_num(f_classif(values, labels)[0])
+        said: FloatArray = mutual_info_classif(values, labels, random_state=seed, n_jobs=1)
+    else:
+        said = np.nan_to_num(f_classif(values, labels)[0])
+    return said
 
 
 def _absolute_correlation(values: FloatArray) -> FloatArray:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
@@ -88,7 +88,7 @@ def _numbers(header: Dataset, keyword: str) -> np.ndarray:
 
 def _ultrasound_spacing(header: Dataset) -> np.ndarray:
     """The pixel size that all regions measured in cm agree on."""
-    regions: list[Any] = header.get("SequenceOfUltrasoundRegions") or []
+    regions: list[Dataset] = header.get("SequenceOfUltrasoundRegions") or []
     in_cm = [r for r in regions if r.get("PhysicalUnitsXDirection") == r.get("PhysicalUnitsYDirection") == _CENTIMETRES]
     sizes = {(10 * abs(float(r.PhysicalDeltaX)), 10 * abs(float(r.PhysicalDeltaY))) for r in in_cm}
     size = np.array(sizes.pop() if len(sizes) == 1 else ())

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -116,7 +115,7 @@ def _least_pixel_bytes(header: Dataset) -> int:
         return 0  # pydicom has unpacked it as a whole
     if syntax.is_encapsulated:
         return 1
-    bits = header.Rows * header.Columns * int(header.get("NumberOfFrames") or 1) * header.BitsAllocated
+    bits: int = header.Rows * header.Columns * int(header.get("NumberOfFrames") or 1) * header.BitsAllocated
     return (8 if syntax.is_implicit_VR else 12) - (-bits // 8)
 
 
@@ -143,7 +142,7 @@ def _segments(header: Dataset) -> list[MarkedSegment]:
 
 def is_label_map(header: Dataset) -> bool:
     """Whether each pixel of the SEG holds the number of its segment."""
-    return header.get("SegmentationType") == "LABELMAP"
+    return bool(header.get("SegmentationType") == "LABELMAP")
 
 
 def frames_of(header: Dataset) -> list[SegmentFrame]:
@@ -181,11 +180,11 @@ def _frame_number(image: Dataset) -> int | None:
     return int(numbers[0]) if numbers.size else None
 
 
-def _listed(series: Any) -> dict[str, frozenset[str]]:
+def _listed(series: Sequence[Dataset] | None) -> dict[str, frozenset[str]]:
     return {str(item.SeriesInstanceUID): _instances(item.get("ReferencedInstanceSequence")) for item in series or []}
 
 
-def _instances(items: Any) -> frozenset[str]:
+def _instances(items: Sequence[Dataset] | None) -> frozenset[str]:
     return frozenset(str(item.ReferencedSOPInstanceUID) for item in items or [])
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.imaging.content_hash import content_sha256
@@ -275,7 +276,7 @@ def _binary(mask: ImageFile, segment: Segment) -> sitk.Image:
 
 def _bounding_box(mask: sitk.Image) -> tuple[int, ...]:
     """First index along each axis, then extent along each axis, x first; all zero for an empty mask."""
-    marked = sitk.GetArrayViewFromImage(mask) != 0
+    marked: NDArray[np.bool_] = sitk.GetArrayViewFromImage(mask) != 0
     first, extent = [], []
     for axis in range(marked.ndim):
         used = np.flatnonzero(marked.any(axis=tuple(other for other in range(marked.ndim) if other != axis)))
@@ -344,7 +345,9 @@ def _differences(image: sitk.Image, mask: sitk.Image, compare_spacing: bool, com
 
 def _grid(image: sitk.Image) -> str:
     size, spacing = _joined(image.GetSize()), _joined(image.GetSpacing())
-    origin, direction = (", ".join(f"{number:g}" for number in of()) for of in (image.GetOrigin, image.GetDirection))
+    origin, direction = (
+        ", ".join(f"{number:g}" for number in numbers) for numbers in (image.GetOrigin(), image.GetDirection())
+    )
     return f"size {size}, spacing {spacing} mm, origin ({origin}), direction ({direction})"
 
 
@@ -364,7 +367,8 @@ def _flat(image: sitk.Image) -> sitk.Image:
         return image
     size = list(image.GetSize())
     size[2 - size[::-1].index(1)] = 0
-    return sitk.Extract(image, size, [0, 0, 0], sitk.ExtractImageFilter.DIRECTIONCOLLAPSETOIDENTITY)
+    flat: sitk.Image = sitk.Extract(image, size, [0, 0, 0], sitk.ExtractImageFilter.DIRECTIONCOLLAPSETOIDENTITY)
+    return flat
 
 
 def _settled(pixels: sitk.Image, spacing_known: bool) -> sitk.Image:

@@ -28,7 +28,7 @@ class OneDnnLinear(nn.Linear):
         if not _is_for_onednn(self, rows):
             return functional.linear(rows, self.weight)
         if torch.is_grad_enabled() and rows.requires_grad:
-            gradual: Tensor = _FrozenLinearFunction.apply(rows, self.weight)
+            gradual: Tensor = _FrozenLinearFunction.apply(rows, self.weight)  # type: ignore[no-untyped-call]
             return gradual
         return _by_onednn(rows, self.weight)
 
@@ -61,7 +61,9 @@ class _LoraLinearFunction(torch.autograd.Function):
         in_rank = _by_onednn(flat, lora_A)
         context.save_for_backward(flat, weight, lora_A, lora_B, in_rank)
         context.scale = scale
-        return _by_onednn(flat, weight).addmm_(in_rank, lora_B.t(), alpha=scale).unflatten(0, rows.shape[:-1])
+        summed = _by_onednn(flat, weight).addmm_(in_rank, lora_B.t(), alpha=scale)
+        product: Tensor = summed.unflatten(0, rows.shape[:-1])
+        return product
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
@@ -117,7 +119,7 @@ def _onednn_lora_linear() -> type:
             (name,) = self.active_adapters
             lora_A, lora_B = self.lora_A[name].weight, self.lora_B[name].weight
             weight, scale = self.base_layer.weight, self.scaling[name]
-            gradual: Tensor = _LoraLinearFunction.apply(x, weight, lora_A, lora_B, scale)
+            gradual: Tensor = _LoraLinearFunction.apply(x, weight, lora_A, lora_B, scale)  # type: ignore[no-untyped-call]
             return gradual
 
         def _is_simple(self, rows: Tensor) -> bool:
@@ -213,4 +215,5 @@ def _is_for_onednn(layer: nn.Module, rows: Tensor) -> bool:
 
 def _by_onednn(rows: Tensor, weight: Tensor) -> Tensor:
     """Rows [... × in_features] by a weight [out_features × in_features]."""
-    return torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
+    return product

@@ -7,7 +7,7 @@ bits, models are loaded by transformers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.nn import functional
 from radllm_backend.files import read_json
 from radllm_backend.language.base_models import BaseModelFolder, tensors_of
 from radllm_backend.language.linear import OneDnnLinear
-from radllm_backend.language.packs import attend
+from radllm_backend.language.packs import Blocks, attend
 
 _PREFIX = "model."
 
@@ -83,7 +83,7 @@ class Llama(nn.Module):
         self,
         input_ids: Tensor,
         position_ids: Tensor | None = None,
-        attention_blocks: Any = None,
+        attention_blocks: Sequence[Blocks] | None = None,
         use_cache: bool = False,
     ) -> Reading:
         """Hidden states of tokenised prompts [prompts × tokens], or of one pack (`packs`)."""
@@ -112,9 +112,10 @@ class _Layer(nn.Module):
         self.input_layernorm = _Norm(shape)
         self.post_attention_layernorm = _Norm(shape)
 
-    def forward(self, states: Tensor, turns: tuple[Tensor, Tensor], blocks: Any) -> Tensor:
+    def forward(self, states: Tensor, turns: tuple[Tensor, Tensor], blocks: Sequence[Blocks] | None) -> Tensor:
         states = states + self.self_attn(self.input_layernorm(states), turns, blocks)
-        return states + self.mlp(self.post_attention_layernorm(states))
+        passed: Tensor = self.mlp(self.post_attention_layernorm(states))
+        return states + passed
 
 
 class _Attention(nn.Module):
@@ -125,13 +126,14 @@ class _Attention(nn.Module):
         self.q_proj, self.o_proj = _linear(shape.hidden_size, queries), _linear(queries, shape.hidden_size)
         self.k_proj, self.v_proj = _linear(shape.hidden_size, keys), _linear(shape.hidden_size, keys)
 
-    def forward(self, states: Tensor, turns: tuple[Tensor, Tensor], blocks: Any) -> Tensor:
+    def forward(self, states: Tensor, turns: tuple[Tensor, Tensor], blocks: Sequence[Blocks] | None) -> Tensor:
         query, key, value = (
             layer(states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
         attended = attend(_turned(query, turns), _turned(key, turns), value, blocks, self.head_dim**-0.5)
-        return self.o_proj(attended.flatten(2))
+        result: Tensor = self.o_proj(attended.flatten(2))
+        return result
 
 
 class _FeedForward(nn.Module):
@@ -143,7 +145,8 @@ class _FeedForward(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         gate = functional.silu(self.gate_proj(states), inplace=True)  # the largest tensors: no copies of them
-        return self.down_proj(gate.mul_(self.up_proj(states)))
+        result: Tensor = self.down_proj(gate.mul_(self.up_proj(states)))
+        return result
 
 
 class _Norm(nn.Module):

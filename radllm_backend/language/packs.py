@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from radllm_backend.language.linear import quicken
+
+if TYPE_CHECKING:
+    from transformers import LlamaModel
 
 BLOCK = 32
 """Tokens whose attention is computed together."""
@@ -61,7 +64,7 @@ class Pack:
         blocks = sum(len(_starts(shared, len(rows))) for shared, rows in pairs)
         return len(self.tokens) + _WEIGHTS + _ATTENTION * blocks
 
-    def read(self, backbone: Any) -> list[Tensor]:
+    def read(self, backbone: nn.Module) -> list[Tensor]:
         """The last layer's hidden states of each prompt, [tokens × hidden size].
 
         Args:
@@ -76,17 +79,17 @@ class Pack:
         ).last_hidden_state[0]
         return [states[rows] for rows in self.prompts]
 
-    def _blocks(self) -> list[_Blocks]:
+    def _blocks(self) -> list[Blocks]:
         """Those with a token that no block of the prompt before has."""
         found: dict[int, list[tuple[list[int], int]]] = {}
         for rows, shared in zip(self.prompts, self.shared, strict=True):
             for start in _starts(shared, len(rows)):
                 found.setdefault(start, []).append((rows[: start + BLOCK], shared))
-        return [_Blocks.of(start, prompts) for start, prompts in found.items()]
+        return [Blocks.of(start, prompts) for start, prompts in found.items()]
 
 
 @dataclass(frozen=True)
-class _Blocks:
+class Blocks:
     """The blocks of a pack that start at the same place of their prompts."""
 
     queries: Tensor
@@ -97,7 +100,7 @@ class _Blocks:
     """Which of the keys each query sees, [BLOCK × (start + BLOCK)]."""
 
     @classmethod
-    def of(cls, start: int, prompts: Sequence[tuple[list[int], int]]) -> _Blocks:
+    def of(cls, start: int, prompts: Sequence[tuple[list[int], int]]) -> Blocks:
         """Of prompts up to the block's end, each with how many tokens it begins with that the one before has too."""
         length = start + BLOCK
         rows = torch.tensor([[*prompt, *[-1] * (length - len(prompt))] for prompt, _ in prompts])
@@ -132,7 +135,7 @@ def packs(prompts: Sequence[list[int]]) -> Iterator[Pack]:
         yield pack
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[_Blocks] | None, scaling: float) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Blocks] | None, scaling: float) -> Tensor:
     """Causal attention, block by block where a pack is read.
 
     Args:
@@ -167,10 +170,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[_Blocks] 
 def _picked(heads: Tensor, rows: Tensor) -> Tensor:
     """Of [tokens × heads × width] those tokens of each block, [blocks × heads × tokens × width]."""
     # Not by an index in brackets, whose gradient takes several times as long.
-    return heads.index_select(0, rows.flatten() % len(heads)).unflatten(0, rows.shape).transpose(1, 2)
+    picked: Tensor = heads.index_select(0, rows.flatten() % len(heads)).unflatten(0, rows.shape)
+    return picked.transpose(1, 2)
 
 
-def prepare(backbone: Any) -> Any:
+def prepare(backbone: LlamaModel) -> LlamaModel:
     """A transformers model, made able to read packs, and to read faster; it trains as it did."""
     from transformers import AttentionInterface
 
@@ -181,14 +185,14 @@ def prepare(backbone: Any) -> Any:
 
 
 def _attend(
-    module: Any,
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
     *,
     scaling: float,
-    attention_blocks: Sequence[_Blocks] | None = None,
+    attention_blocks: Sequence[Blocks] | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
     """As transformers calls it."""

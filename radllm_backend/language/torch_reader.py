@@ -59,7 +59,7 @@ class PromptReader(nn.Module):
         super().__init__()
         self._tokenizer = load_tokenizer(base)
         self._tokens = lru_cache(_PROMPTS_KEPT)(self._tokens_of)
-        self.backbone: Any = self._load(base)
+        self.backbone: Any = self._load(base)  # Llama, or a model of transformers or peft, which say little of types
         self.max_tokens = int(self.backbone.config.max_position_embeddings)
         self.head = nn.Linear(self.backbone.config.hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
@@ -110,7 +110,8 @@ class PromptReader(nn.Module):
 
     def forward(self, prompts: Sequence[list[int]]) -> Tensor:
         """Log-odds [prompts] of tokenised prompts, in fp32, with gradients."""
-        return self.head(self._last_hidden(prompts).float()).squeeze(1)
+        log_odds: Tensor = self.head(self._last_hidden(prompts).float())
+        return log_odds.squeeze(1)
 
     def score(self, prompts: Sequence[str], progress: Progress | None = None) -> list[float]:
         """Log-odds of malignancy, one a prompt."""
@@ -290,7 +291,7 @@ def computes_bf16(device: torch.device) -> bool:
 def trains_in_bf16(device: torch.device) -> bool:
     """Whether bf16 is much faster than fp32: with AVX-512 alone it gains little, and its roundings move the result."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return _cpu_has("amx_tile")
 
 

@@ -228,7 +228,8 @@ def _language_and_classical(language: LinearHead, classical: Chosen) -> tuple[Li
 
 
 def _reading_no_features(head: Any, columns: int) -> LinearHead:
-    return replace(head, features=np.zeros(columns))
+    without: LinearHead = replace(head, features=np.zeros(columns))
+    return without
 
 
 def _named(parameters: Mapping[str, Any]) -> dict[str, float | int | str]:

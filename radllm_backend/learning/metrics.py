@@ -191,7 +191,8 @@ def decision_curve(labels: IntArray, probabilities: FloatArray, thresholds: Sequ
     at = np.array(thresholds, dtype=float)
     called = probabilities >= at[:, None]
     benefit = called @ labels - called @ (1 - labels) * at / (1 - at)
-    return (benefit / len(labels)).tolist()
+    net: list[float] = (benefit / len(labels)).tolist()
+    return net
 
 
 def treat_all(labels: IntArray, thresholds: Sequence[float]) -> list[float]:
@@ -254,7 +255,7 @@ def _drawn(labels: IntArray, counts: IntArray | None) -> FloatArray:
     return np.ones((1, len(labels))) if counts is None else counts.astype(float)
 
 
-def _one_or_all(rounds: FloatArray, counts: IntArray | None) -> Any:
+def _one_or_all(rounds: FloatArray, counts: IntArray | None) -> float | FloatArray:
     return float(rounds[0]) if counts is None else rounds
 
 
@@ -271,7 +272,8 @@ def _equal_bins(probabilities: FloatArray, drawn: FloatArray, bins: int) -> IntA
     middle = there.cumsum(axis=1) - there / 2
     # A score that was not drawn may lie beyond the last bin; it weighs nothing.
     numbers = np.minimum((bins * middle / drawn.sum(axis=1, keepdims=True)).astype(int), bins - 1)
-    return numbers[:, np.unique(probabilities, return_inverse=True)[1]]
+    bins_of_lesions: IntArray = numbers[:, np.unique(probabilities, return_inverse=True)[1]]
+    return bins_of_lesions
 
 
 def _components(labels: IntArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:

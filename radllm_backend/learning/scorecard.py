@@ -255,7 +255,8 @@ class _Judged:
 
     def mean(self, figure: str, seeds: Iterable[int] | None = None) -> FloatArray:
         """Over its seeds or some of them: of the lesions as they are, then of each bootstrap round."""
-        return np.mean([self.runs[seed].figures[figure] for seed in seeds or self.runs], axis=0)
+        mean: FloatArray = np.mean([self.runs[seed].figures[figure] for seed in seeds or self.runs], axis=0)
+        return mean
 
 
 def _by_model(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:

@@ -124,7 +124,8 @@ def shapley_shares(
 
 def _all_coalitions(count: int) -> BoolArray:
     """Row n holds the players whose bits are set in n."""
-    return (np.arange(2**count)[:, np.newaxis] >> np.arange(count)) & 1 == 1
+    present: BoolArray = (np.arange(2**count)[:, np.newaxis] >> np.arange(count)) & 1 == 1
+    return present
 
 
 def _exact(coalitions: BoolArray, worths: FloatArray) -> FloatArray:

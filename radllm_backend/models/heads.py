@@ -130,8 +130,9 @@ def log_odds(estimator: Any, design: FloatArray) -> FloatArray:
     if not len(design):
         return np.empty(0)
     if hasattr(estimator, "decision_function"):
-        return estimator.decision_function(design)
-    probabilities = np.clip(estimator.predict_proba(design)[:, 1], _SURE, 1 - _SURE)
+        scores: FloatArray = estimator.decision_function(design)
+        return scores
+    probabilities: FloatArray = np.clip(estimator.predict_proba(design)[:, 1], _SURE, 1 - _SURE)
     return np.log(probabilities / (1 - probabilities))
 
 

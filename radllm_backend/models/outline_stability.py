@@ -116,7 +116,8 @@ def _distance(inside: NDArray[np.bool_], voxel: tuple[float, ...]) -> NDArray[np
     """From each voxel's centre to the contour, in pixels; above zero inside, half a pixel at the first voxel."""
     inwards = ndimage.distance_transform_edt(inside, sampling=voxel)
     outwards = ndimage.distance_transform_edt(~inside, sampling=voxel)
-    return np.where(inside, inwards - 0.5, 0.5 - outwards)
+    distance: NDArray[np.float64] = np.where(inside, inwards - 0.5, 0.5 - outwards)
+    return distance
 
 
 def _field(inside: NDArray[np.bool_], voxel: tuple[float, ...], seed: int) -> NDArray[np.float64]:
@@ -127,7 +128,8 @@ def _field(inside: NDArray[np.bool_], voxel: tuple[float, ...], seed: int) -> ND
     noise = np.fft.rfftn(np.random.default_rng(seed).standard_normal(inside.shape))
     smooth = ndimage.fourier_gaussian(noise, [bend / size for size in voxel], n=inside.shape[-1])
     field = np.fft.irfftn(smooth, inside.shape)
-    return np.clip(AMPLITUDE * field / field.std(), -FARTHEST, FARTHEST)
+    clipped: NDArray[np.float64] = np.clip(AMPLITUDE * field / field.std(), -FARTHEST, FARTHEST)
+    return clipped
 
 
 def _parts(mask: sitk.Image) -> tuple[sitk.Image, int]:
@@ -142,7 +144,9 @@ def _largest(mask: sitk.Image, count: int) -> sitk.Image:
     labels, found = _parts(mask)
     if found <= count:
         return mask
-    return sitk.BinaryThreshold(sitk.RelabelComponent(labels, sortByObjectSize=True), 1, count, 1, 0)
+    sorted_by_size = sitk.RelabelComponent(labels, sortByObjectSize=True)
+    largest: sitk.Image = sitk.BinaryThreshold(sorted_by_size, 1, count, 1, 0)
+    return largest
 
 
 def _measured(lesion: Lesion, mask: sitk.Image, model: Model) -> Features | None:

@@ -74,7 +74,8 @@ class Spread(Record):
 
 
 def _mahalanobis(standardised: FloatArray, precision: FloatArray) -> FloatArray:
-    return np.sqrt(np.einsum("nf,fg,ng->n", standardised, precision, standardised))
+    squared: FloatArray = np.einsum("nf,fg,ng->n", standardised, precision, standardised)
+    return np.sqrt(squared)
 
 
 @dataclass(frozen=True)

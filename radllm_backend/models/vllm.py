@@ -14,7 +14,7 @@ import os
 import ssl
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
@@ -84,7 +84,7 @@ class VllmClassifier:
                 progress("Reading prompts", len(scores) / len(texts))
         return [scores[prompt] for prompt in prompts]
 
-    def embed(self, prompts: Sequence[str], progress: Progress | None = None) -> Any:
+    def embed(self, prompts: Sequence[str], progress: Progress | None = None) -> NoReturn:
         """Always a RadllmError: vLLM's classification endpoint keeps the hidden states to itself."""
         raise RadllmError("The engine vllm gives no hidden states: serve the model with radllm's own engine for them.")
 

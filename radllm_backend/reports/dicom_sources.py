@@ -117,13 +117,13 @@ class SourceFiles:
     def shown(self, plane: _Plane) -> NDArray[Any]:
         """The grey values of a frame, [rows, columns]."""
         if self.path:
-            return _stack(self.image.pixels)[plane.slice]
+            return _slice(_stack(self.image.pixels), plane.slice)
         file = plane.frame.file
         if file not in self._decoded:
             self._decoded[file] = _stack(read_image(file).pixels)
         stack = self._decoded[file]
         # A file of several frames is read as a volume, in the order of its slices.
-        return stack[plane.slice if len(stack) > 1 else 0]
+        return _slice(stack, plane.slice if len(stack) > 1 else 0)
 
 
 def read_source(files: SourceFiles, lesion: Lesion) -> LesionFrames:
@@ -193,10 +193,11 @@ def _slice_of(frame: Frame, image: sitk.Image) -> int:
     axes = np.reshape(image.GetDirection(), (3, 3)).T
     if np.abs(frame.axes[:2] - axes[:2]).max() > _OFF_AXIS:
         raise _other_image(frame.file.name, "slices in another direction")
-    place = axes @ (frame.position - image.GetOrigin()) / image.GetSpacing()
+    place: NDArray[np.float64] = axes @ (frame.position - image.GetOrigin()) / image.GetSpacing()
     if np.abs(place - [0, 0, round(place[2])]).max() > _OFF_GRID:
         raise _other_image(frame.file.name, "slices at other positions")
-    return round(place[2])
+    index: int = round(place[2])
+    return index
 
 
 def _other_image(name: str, found: str) -> RadllmError:
@@ -220,6 +221,12 @@ def _same_pixels(shown: NDArray[Any], own: NDArray[Any]) -> bool:
         return True
     shown, own = shown.astype(float), own.astype(float)
     return bool(min(np.ptp(shown - own), np.ptp(shown + own)) <= _SAME_PIXELS * np.ptp(own))
+
+
+def _slice(stack: NDArray[Any], number: int) -> NDArray[Any]:
+    """One frame, [rows, columns], of what `_stack` gave."""
+    frame: NDArray[Any] = stack[number]
+    return frame
 
 
 def _stack(image: sitk.Image) -> NDArray[Any]:

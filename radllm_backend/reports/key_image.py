@@ -78,7 +78,8 @@ def _windowed(image: _Slice) -> NDArray[np.uint8]:
     low, high = np.percentile(image, (1, 99))
     if low == high:
         return np.full(image.shape, 128, dtype=np.uint8)
-    return (np.clip((image.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    grey: NDArray[np.float64] = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1) * 255
+    return grey.astype(np.uint8)
 
 
 def _outlined(picture: Image.Image, inside: _Mask) -> Image.Image:
@@ -86,8 +87,9 @@ def _outlined(picture: Image.Image, inside: _Mask) -> Image.Image:
 
     def band(outwards: int, inwards: int) -> _Mask:
         # Beyond the picture the lesion goes on (border_value=1): no line where it is merely cut off.
-        kept = ndimage.binary_erosion(inside, iterations=inwards, border_value=1)
-        return ndimage.binary_dilation(inside, iterations=outwards) & ~kept
+        kept: _Mask = ndimage.binary_erosion(inside, iterations=inwards, border_value=1)
+        grown: _Mask = ndimage.binary_dilation(inside, iterations=outwards)
+        return grown & ~kept
 
     pixels = np.array(picture)
     pixels[band(2, 3)] //= 3

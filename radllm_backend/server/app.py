@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from radllm_backend import __version__
 from radllm_backend.errors import RadllmError
@@ -233,7 +234,7 @@ def _listed(name: str, answers: Sequence[bytes]) -> Response:
 
 async def _malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    place, reason = protocol.first_fault(list(error.errors()))
+    place, reason = protocol.first_fault(error.errors())
     return problem_response(422, "malformed", f"The request is malformed ({place}: {reason}).")
 
 
@@ -251,7 +252,7 @@ async def _mistaken(request: Request, error: Exception) -> Response:
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def create_app(state: State, trust: Trust, lifespan: Lifespan) -> Any:
+def create_app(state: State, trust: Trust, lifespan: Lifespan) -> ASGIApp:
     """The ASGI application: recorder, gate and calls, from the outside in.
 
     Args:

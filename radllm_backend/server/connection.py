@@ -11,7 +11,6 @@ import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from radllm_backend.errors import RadllmError
@@ -66,7 +65,7 @@ class Address:
             return http.client.HTTPSConnection(self.host, self.port, timeout=_CONNECT_SECONDS, context=tls)
         return http.client.HTTPConnection(self.host, self.port, timeout=_CONNECT_SECONDS)
 
-    def connect(self, connection: Any, timeout: float) -> None:
+    def connect(self, connection: http.client.HTTPConnection, timeout: float) -> None:
         """Make a connection, unless it is made already.
 
         Args:

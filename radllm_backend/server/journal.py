@@ -67,7 +67,7 @@ def write_log_to(stream: IO[str] = sys.stderr, level: int = logging.INFO) -> Non
         logger.setLevel(max(level, least))
 
 
-def note(event: str, *, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
+def note(event: str, *, level: int = logging.INFO, error: BaseException | None = None, **fields: object) -> None:
     """Write an event to the log."""
     LOGGER.log(level, event, extra={"fields": fields}, exc_info=error)
 

@@ -10,10 +10,10 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import uvicorn
+from starlette.types import ASGIApp
 
 from radllm_backend import __version__
 from radllm_backend.errors import RadllmError
@@ -209,7 +209,7 @@ class _Process:
             self._server.should_exit = True
             return
 
-    def _configuration(self, app: Any) -> uvicorn.Config:
+    def _configuration(self, app: ASGIApp) -> uvicorn.Config:
         options = self._options
         return uvicorn.Config(
             app,

@@ -8,7 +8,8 @@ disagree.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 
@@ -19,6 +20,9 @@ from radllm_backend.language.prompt import Pooling
 from radllm_backend.models.conformal import DEFAULT_CONFIDENCE, HIGHEST_CONFIDENCE, LOWEST_CONFIDENCE
 from radllm_backend.models.prediction import ModelIdentity, Prediction
 from radllm_backend.records import SHA256, Extraction, Features, Geometry, Record
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 PROTOCOL: Final = 2
 """Raised with every change that the other side has to know of."""
@@ -239,7 +243,7 @@ def sent_lesion(features: Features, names: list[str] | None = None) -> SentLesio
         raise RadllmError(f"This lesion cannot be sent to a server ({where}: {reason}): extract it anew.") from error
 
 
-def first_fault(error: ValidationError | list[Any]) -> tuple[str, str]:
+def first_fault(error: ValidationError | Sequence[ErrorDetails]) -> tuple[str, str]:
     """Where content is wrong, as ``lesions.0.values``, and how, in words. Neither repeats anything of a lesion."""
     fault = (error.errors(include_input=False) if isinstance(error, ValidationError) else error)[0]
     place = []

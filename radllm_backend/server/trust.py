@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -36,7 +35,9 @@ class RefusedRequest(HTTPException):
         return problem_response(self.status_code, self.code, self.detail, self.headers)
 
 
-def problem_response(status: int, code: protocol.Code, message: str, headers: Any = None) -> Response:
+def problem_response(
+    status: int, code: protocol.Code, message: str, headers: Mapping[str, str] | None = None
+) -> Response:
     """A problem as JSON."""
     content = protocol.Problem(code=code, message=message).model_dump_json()
     return Response(content, status, headers, media_type="application/json")

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final, Literal, TypedDict
 
 import qt
 from slicer.i18n import tr as _
 
 from .Backend import Backend
+from .InProcessBackend import InProcessBackend
+from .LocalServerBackend import LocalServerBackend
 from .RemoteBackend import RemoteBackend
 
 _KEY, _ADDRESS_KEY = "RadiomicsLLM/Backend", "RadiomicsLLM/ServerAddress"
-LOCAL, PROCESS, REMOTE = "local", "process", "remote"
+LOCAL: Final = "local"
+PROCESS: Final = "process"
+REMOTE: Final = "remote"
+BackendName = Literal["local", "process", "remote"]
+
+
+class Backends(TypedDict):
+    """By their names: there is one of each kind."""
+
+    local: LocalServerBackend
+    process: InProcessBackend
+    remote: RemoteBackend
 
 
 class BackendChoice:
@@ -26,12 +40,11 @@ class BackendChoice:
         remoteWidgets: qt.QWidget,
         addressEdit: qt.QLineEdit,
         tokenEdit: qt.QLineEdit,
-        backends: dict[str, Backend],
+        backends: Backends,
         changed: Callable[[], None],
     ) -> None:
         """
         Args:
-            backends: by `LOCAL`, `PROCESS` and `REMOTE`.
             changed: called when another backend, address or token is chosen.
         """
         self._selector, self._remoteWidgets = selector, remoteWidgets
@@ -53,7 +66,8 @@ class BackendChoice:
 
     def current(self) -> Backend:
         """The chosen backend."""
-        backend = self._backends[self._selector.currentData]
+        name: BackendName = self._selector.currentData
+        backend = self._backends[name]
         if isinstance(backend, RemoteBackend):
             backend.use(self._addressEdit.text.strip(), self._tokenEdit.text.strip())
         return backend

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from slicer.i18n import tr as _
 
@@ -22,6 +22,21 @@ _MARK, _STAMP, _DOWNLOADS = "made-by-RadiomicsLLM.txt", "environment.json", "dow
 _ENVIRONMENT = re.compile(r"environment-[0-9a-f]{8}")
 _PYTHON = Path("Scripts", "python.exe") if os.name == "nt" else Path("bin", "python")
 _MARK_TEXT = "RadiomicsLLM's local server lives in this folder. Its panel in Slicer removes it: Remove downloads.\n"
+
+
+class _Stamp(TypedDict, total=False):
+    """What is written about the environment that counts; nothing where there is none."""
+
+    environment: str
+    """Its folder's name."""
+    radllm_backend: str
+    """The version of the backend."""
+    requirements: list[str]
+    base: str
+    """The interpreter that it was made with."""
+    sources: str
+    """The folder that holds the backend."""
+    bytes: int
 
 
 class BackendEnvironment:
@@ -179,7 +194,7 @@ class BackendEnvironment:
         """
         from radllm_backend.files import write_atomically
 
-        stamp = {
+        stamp: _Stamp = {
             "environment": name,
             "radllm_backend": version(),
             "requirements": self.requirements,
@@ -195,10 +210,10 @@ class BackendEnvironment:
             return []
         return [path for path in self.folder.iterdir() if path.name == _DOWNLOADS or _ENVIRONMENT.fullmatch(path.name)]
 
-    def _stamp(self) -> dict[str, Any]:
+    def _stamp(self) -> _Stamp:
         """What was written last; empty where nothing was, or nothing sound."""
         try:
-            stamp = json.loads((self.folder / _STAMP).read_text(encoding="utf-8"))
+            stamp: _Stamp = json.loads((self.folder / _STAMP).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         kinds = {"environment": str, "radllm_backend": str, "requirements": list, "base": str, "sources": str}

@@ -17,7 +17,7 @@ class SlicerPackages:
     """The one place where Slicer's own packages are changed; nothing is, without the user's consent."""
 
     def slicerVersion(self) -> str:
-        return slicer.app.applicationVersion
+        return str(slicer.app.applicationVersion)
 
     def python(self) -> str:
         """Slicer's interpreter as a program of its own; ``sys.executable`` may be Slicer itself."""

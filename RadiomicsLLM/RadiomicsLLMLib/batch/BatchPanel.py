@@ -50,9 +50,10 @@ class BatchPanel:
         self._python, self._model, self._onLoaded = python, model, onLoaded
         self._database = DicomDatabase()
         self._process: BatchProcess | None = None
-        self._filling: BackgroundRun | None = None
+        self._filling: BackgroundRun[int] | None = None
         self._results: BatchResults | None = None
         self._isCancelled = False
+        self._summary: dict[str, Any] = {}
         self._widgets(layout)
         self._timer = qt.QTimer(self._bar)
         self._timer.setInterval(_INTERVAL)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from slicer.i18n import tr as _
 
-from ..panel.Background import Background
+from ..panel.Background import Background, Steps
 from ..results.ResultTable import addRows, startTable
 from ..scene.OwnedNode import makeLone
 from .BatchLesion import BatchLesion
@@ -47,7 +46,7 @@ class BatchResults:
         """Whether a batch has written anything here."""
         return (self._folder / RESULTS).is_file()
 
-    def steps(self, show: Callable[[Sequence[BatchLesion]], None]) -> Generator[Background, Any, int]:
+    def steps(self, show: Callable[[Sequence[BatchLesion]], None]) -> Steps[int]:
         """Read and show them, a few at a time, so that a batch of any size blocks nothing; returns how many.
 
         Args:
@@ -56,14 +55,14 @@ class BatchResults:
         Raises:
             RadllmError: the results or the model cannot be read.
         """
-        lesions = yield Background(_("Reading the results"), partial(_read, self._folder / RESULTS, self._model))
+        lesions = yield from Background(_("Reading the results"), partial(_read, self._folder / RESULTS, self._model))
         node = makeLone("vtkMRMLTableNode", "batch", _("RadiomicsLLM batch"))
         startTable(node, COLUMNS)
         for start in range(0, len(lesions), _AT_ONCE):
             some = lesions[start : start + _AT_ONCE]
             addRows(node, COLUMNS, [_cells(lesion) for lesion in some])
             show(some)
-            yield Background(_("Showing the results"), _rest, start / len(lesions))
+            yield from Background(_("Showing the results"), _rest, start / len(lesions))
         return len(lesions)
 
 

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Background:
-    """A step that takes long, and touches neither the scene nor a widget."""
+class Background(Generic[Result]):
+    """A step that takes long, and touches neither the scene nor a widget.
+
+    ``yield from`` it: its value, or its exception, comes back there.
+    """
 
     sentence: str
     """What is happening, for the user."""
-    function: Callable[[], Any]
+    function: Callable[[], Result]
     fraction: float = 0.0
     """How much of the whole was done before it, 0..1."""
 
+    def __iter__(self) -> Generator[Background[Any], Any, Result]:
+        """The step itself, for whoever runs it; what is sent in return is its value."""
+        return cast(Result, (yield self))
 
-Steps = Generator[Background, Any, Any]
-"""What runs between its steps touches the scene; each step's value, or its exception, comes back where it was yielded.
-"""
+
+Steps = Generator[Background[Any], Any, Result]
+"""What runs between its steps touches the scene. Each step's value is of a type of its own, so what is sent is any."""
 
 
-def runHere(steps: Steps) -> Any:
+def runHere(steps: Steps[Result]) -> Result:
     """Run all steps on this thread, one after the other: for scripts. Returns what the steps return."""
     try:
         step = next(steps)
@@ -35,4 +43,4 @@ def runHere(steps: Steps) -> Any:
             else:
                 step = steps.send(answer)
     except StopIteration as end:
-        return end.value
+        return cast(Result, end.value)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic
 
 import qt
 
-from .Background import Background, Steps
+from .Background import Background, Result, Steps
 
 _SHORTEST, _LONGEST = 1, 20  # milliseconds between two looks at the thread: many steps are done at once
 _LENT = 0.005  # seconds: Slicer lets other threads run while Python waits, and hardly otherwise
 
 
-class BackgroundRun:
+class BackgroundRun(Generic[Result]):
     """Runs steps: each on a thread of its own, and what lies between them on the main thread.
 
     PythonQt takes no signals from Python's threads, so a timer looks whether a step is done.
@@ -22,10 +22,10 @@ class BackgroundRun:
 
     def __init__(
         self,
-        steps: Steps,
+        steps: Steps[Result],
         *,
         told: Callable[[str, float], None],
-        finished: Callable[[Any, BaseException | None], None],
+        finished: Callable[[Result | None, BaseException | None], None],
     ) -> None:
         """
         Args:
@@ -70,7 +70,7 @@ class BackgroundRun:
         answer, error = self._outcome
         self._goOn(lambda: self._steps.throw(error) if error else self._steps.send(answer))
 
-    def _goOn(self, advance: Callable[[], Background]) -> None:
+    def _goOn(self, advance: Callable[[], Background[Any]]) -> None:
         try:
             step = advance()
         except StopIteration as end:
@@ -87,7 +87,7 @@ class BackgroundRun:
         self._interval = milliseconds
         self._timer.start(milliseconds)
 
-    def _work(self, step: Background) -> None:
+    def _work(self, step: Background[Any]) -> None:
         try:
             self._outcome = step.function(), None
         except Exception as error:

@@ -11,7 +11,6 @@ from slicer.i18n import tr as _
 
 if TYPE_CHECKING:
     from radllm_backend import Features
-    from radllm_backend.server.client import RemoteModel
 
 _KEY = "RadiomicsLLM/ServersAllowed"
 
@@ -26,10 +25,13 @@ class Consent:
         """Whether the user has agreed before."""
         return self._address in _allowed()
 
-    def ask(self, model: RemoteModel, features: Sequence[Features]) -> bool:
-        """Whether these lesions may be sent."""
+    def ask(self, model: object, features: Sequence[Features]) -> bool:
+        """Whether these lesions may be sent to a model, which is on another machine."""
+        from radllm_backend.server.client import RemoteModel
+
         if self.isGiven():
             return True
+        assert isinstance(model, RemoteModel)
         sentence = _(
             "The names and numbers below will be sent to {address}: no image, no name of a patient or a segment. "
             "Send them, and what is measured of later lesions, to this address?"

@@ -13,7 +13,11 @@ class ModelChoice:
     """A list of models, whose last entry asks for a folder in the line below it."""
 
     def __init__(
-        self, selector: qt.QComboBox, folderLabel: qt.QLabel, folderEdit: ctk.ctkPathLineEdit, changed: Callable
+        self,
+        selector: qt.QComboBox,
+        folderLabel: qt.QLabel,
+        folderEdit: ctk.ctkPathLineEdit,
+        changed: Callable[..., None],
     ) -> None:
         """
         Args:

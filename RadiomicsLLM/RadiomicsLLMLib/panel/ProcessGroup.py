@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,21 +15,23 @@ from slicer.i18n import tr as _
 _LONGEST_REASON = 300
 
 
-def startGroup(command: Sequence[str], variables: Mapping[str, str], **pipes: Any) -> subprocess.Popen:
+def startGroup(command: Sequence[str], variables: Mapping[str, str], **pipes: Any) -> subprocess.Popen[Any]:
     """A program at the head of a group of its own, so that what it starts can be ended with it.
 
     Args:
         pipes: ``stdin``, ``stdout`` and ``stderr`` as `subprocess.Popen` takes them, and how their text is read.
     """
-    group = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {"start_new_session": True}
+    group: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        group = {"creationflags": subprocess.CREATE_NO_WINDOW}
     # What is written arrives line by line and as UTF-8, whatever the system's habits.
     environment = {**variables, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
     return subprocess.Popen(list(command), env=environment, **pipes, **group)
 
 
-def killGroup(process: subprocess.Popen) -> None:
+def killGroup(process: subprocess.Popen[Any]) -> None:
     """End a program and all that it started, at once."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         subprocess.Popen(["taskkill", "/F", "/T", "/PID", str(process.pid)], creationflags=subprocess.CREATE_NO_WINDOW)
         return
     with contextlib.suppress(ProcessLookupError):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
-from ..panel.Background import Background
+from ..panel.Background import Background, Steps
 from ..scene.SegmentedVolume import SegmentedVolume, Snapshot
 from .SegmentResult import SegmentResult
 
 if TYPE_CHECKING:
-    from radllm_backend import Features
+    from radllm_backend import Features, Prediction
     from radllm_backend.features.extraction import Settings
 
     from ..backend.Backend import Backend, ServedModel
@@ -39,7 +39,7 @@ class Classification:
     """Asked, on the main thread, before anything is sent: with the model, and the lesions' features."""
     _problems: dict[str, str] = field(default_factory=dict)
 
-    def steps(self) -> Generator[Background, Any, list[SegmentResult]]:
+    def steps(self) -> Steps[list[SegmentResult]]:
         """One result a segment, in their order: a prediction, or the reason why there is none.
 
         Raises:
@@ -48,8 +48,8 @@ class Classification:
         from radllm_backend import RadllmError
 
         load = partial(self.backend.model, self.model)
-        model = yield Background(_("Loading the model {model}").format(model=_lastPart(self.model)), load)
-        settings = yield Background(_("Reading the settings"), partial(self._settingsFor, model), _LOADED)
+        model = yield from Background(_("Loading the model {model}").format(model=_lastPart(self.model)), load)
+        settings = yield from Background(_("Reading the settings"), partial(self._settingsFor, model), _LOADED)
         features = yield from self._measure(settings)
         if features and self.approve and not self.approve(model, list(features.values())):
             raise RadllmError(_("Nothing was sent, so nothing was classified."))
@@ -70,21 +70,22 @@ class Classification:
 
         return load_settings(self.settings) if self.settings else model.settings
 
-    def _measure(self, settings: Settings) -> Generator[Background, Any, dict[str, Features]]:
+    def _measure(self, settings: Settings) -> Steps[dict[str, Features]]:
         features = {}
         for segmentId, fraction in self._withFractions(_LOADED, _MEASURED):
             sentence = _("Measuring {segment}").format(segment=self.source.segmentName(segmentId))
             try:
                 snapshot = self.source.snapshot(segmentId)
-                features[segmentId] = yield Background(sentence, partial(_measured, snapshot, settings), fraction)
+                measure = partial(_measured, snapshot, settings)
+                features[segmentId] = yield from Background(sentence, measure, fraction)
             except Exception as error:
                 self._problems[segmentId] = _inOneSentence(error)
         return features
 
-    def _ask(self, model: ServedModel, features: dict[str, Features]) -> Generator[Background, Any, dict[str, Any]]:
+    def _ask(self, model: ServedModel, features: dict[str, Features]) -> Steps[dict[str, Prediction]]:
         from radllm_backend.server.client import ServerError
 
-        predictions: dict[str, Any] = {}
+        predictions: dict[str, Prediction] = {}
         lost = ""
         for segmentId, fraction in self._withFractions(_MEASURED, 1.0):
             if segmentId not in features:
@@ -95,7 +96,7 @@ class Classification:
             try:
                 if not lost:
                     ask = partial(model.predict, features[segmentId])
-                    predictions[segmentId] = yield Background(sentence, ask, fraction)
+                    predictions[segmentId] = yield from Background(sentence, ask, fraction)
             except ServerError as error:  # it will not answer for the others either
                 lost = _inOneSentence(error)
             except Exception as error:

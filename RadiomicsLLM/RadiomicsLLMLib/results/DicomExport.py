@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
-from ..panel.Background import Background
+from ..panel.Background import Background, Steps
 from ..scene.DicomDatabase import DicomDatabase
 from .ClassifiedLesions import ClassifiedLesions
 from .SegmentResult import SegmentResult
@@ -38,7 +38,7 @@ class DicomExport:
             return _("No DICOM database is open: open one in Slicer's module DICOM.")
         return ""
 
-    def steps(self) -> Generator[Background, Any, str]:
+    def steps(self) -> Steps[str]:
         """All lesions or none; returns one sentence on what was added.
 
         Raises:
@@ -53,7 +53,7 @@ class DicomExport:
             for index, result in enumerate(self.lesions.results):
                 write = partial(_write, Path(folder) / str(index), files, self.lesions.lesion(result), result)
                 sentence = _("Writing DICOM of {segment}").format(segment=result.segmentName)
-                yield Background(sentence, write, index / count)
+                yield from Background(sentence, write, index / count)
             self.database.add(Path(folder))
         sentence = _("Added to the DICOM database, each with a segmentation and a structured report: {segments}.")
         return sentence.format(segments=", ".join(result.segmentName for result in self.lesions.results))
@@ -68,6 +68,7 @@ def _files(files: Sequence[Path]) -> SourceFiles:
 def _write(folder: Path, files: Callable[[], SourceFiles], lesion: Callable[[], Lesion], result: SegmentResult) -> None:
     from radllm_backend.reports.dicom import write_dicom
 
+    assert result.prediction is not None
     folder.mkdir()
     # With the patient, as in the image's own files: Slicer makes up another one where the ID is empty.
     write_dicom(folder, files(), lesion(), result.prediction, identifiers=True)

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 
 from ..backend.Requirements import DICOM_PACKAGES, REPORT_PACKAGES, missingPackages
 from ..panel.Background import Steps
+from ..panel.PanelUi import PanelUi
 from ..panel.PanelWidgets import enable
 from .ClassifiedLesions import ClassifiedLesions
 from .DicomExport import DicomExport
@@ -21,11 +22,11 @@ class ExportPanel:
 
     def __init__(
         self,
-        ui: Any,
+        ui: PanelUi,
         *,
         shown: Callable[[], ClassifiedLesions],
         askCard: Callable[[], Callable[[], dict[str, Any]]],
-        begin: Callable[[Steps, str], None],
+        begin: Callable[[Steps[str], str], None],
     ) -> None:
         """
         Args:

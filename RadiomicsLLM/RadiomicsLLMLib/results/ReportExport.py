@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
-from ..panel.Background import Background
+from ..panel.Background import Background, Steps
 from .ClassifiedLesions import ClassifiedLesions
 from .SegmentResult import SegmentResult
 
@@ -36,7 +36,7 @@ class ReportExport:
     """The content of the chosen model's ``model.json``; RadllmError where it is not known."""
     _made: list[Path] = field(default_factory=list)
 
-    def steps(self) -> Generator[Background, Any, str]:
+    def steps(self) -> Steps[str]:
         """All lesions or none; returns one sentence on what lies where.
 
         Raises:
@@ -49,16 +49,16 @@ class ReportExport:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    def _write(self) -> Generator[Background, Any, str]:
-        number = yield Background(_("Looking into the folder"), partial(_firstFree, self.folder))
-        card = yield Background(_("Reading the model's card"), self._card)
+    def _write(self) -> Steps[str]:
+        number = yield from Background(_("Looking into the folder"), partial(_firstFree, self.folder))
+        card = yield from Background(_("Reading the model's card"), self._card)
         count, written = len(self.lesions.results), []
         for index, result in enumerate(self.lesions.results):
             target = self.folder / f"{_PREFIX}{number + index}"
             write = partial(self._writeOne, target, result, self.lesions.lesion(result), card)
             sentence = _("Writing the report of {segment}").format(segment=result.segmentName)
             self._made.append(target)
-            yield Background(sentence, write, index / count)
+            yield from Background(sentence, write, index / count)
             written.append(f"{target.name} ({result.segmentName})")
         sentence = _("Exported to the folder “{folder}”: {written}.")
         return sentence.format(folder=self.folder.name, written=", ".join(written))
@@ -69,6 +69,7 @@ class ReportExport:
         from radllm_backend.reports.files import write_reports
 
         assert result.prediction is not None
+        assert result.features is not None
         own = card if card and _isOf(card, result.prediction.model) else None
         write_reports(target, result.prediction, result.features, lesion(), own, formats=tuple(self.formats))
 

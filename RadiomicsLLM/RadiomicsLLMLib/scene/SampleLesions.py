@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import slicer
@@ -32,7 +31,7 @@ def registerSampleLesions(thumbnail: Path) -> None:
     )
 
 
-def loadSampleLesions() -> list[Any]:
+def loadSampleLesions() -> list[slicer.vtkMRMLNode]:
     """A picture with a smooth and a spiculated lesion, and their segmentation; both are synthetic and no patient's."""
     from radllm_backend.datasets.phantoms import KINDS, make_phantom
 

@@ -180,4 +180,4 @@ def _dicomModality(volumeNode: slicer.vtkMRMLVolumeNode) -> str | None:
 
 def _spacingIsKnown(volumeNode: slicer.vtkMRMLVolumeNode) -> bool:
     """Slicer gives the pixels of a picture without spacing (PNG, JPEG) 1 mm; nothing else tells them apart."""
-    return volumeNode.GetImageData().GetDimensions()[2] > 1 or volumeNode.GetSpacing()[:2] != (1.0, 1.0)
+    return bool(volumeNode.GetImageData().GetDimensions()[2] > 1 or volumeNode.GetSpacing()[:2] != (1.0, 1.0))

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import qt
 from slicer.i18n import tr as _
@@ -39,6 +39,15 @@ _TRAINING = {"lightgbm", "matplotlib", "peft", "skops"}
 _EXTENSIONS = {"radiomics": "SlicerRadiomics", "torch": "PyTorch", "radllm_backend": "RadiomicsLLM"}
 
 
+class _Finding(TypedDict):
+    """As `radllm_backend.cli.doctor.Finding` is printed."""
+
+    subject: str
+    works: bool
+    required: bool
+    detail: str
+
+
 class DoctorPanel:
     """Fills a layout with the findings on Slicer's own Python and on the local server's environment."""
 
@@ -63,7 +72,7 @@ class DoctorPanel:
     @property
     def isExamining(self) -> bool:
         """Whether it is still looking, or has yet to show what it found."""
-        return self._timer.active
+        return bool(self._timer.active)
 
     def examine(self, inSlicer: bool) -> None:
         """Look again, in the background.
@@ -134,7 +143,7 @@ class DoctorPanel:
             lines += [_("Local server"), f"– {self._environment.problem()}"]
         return lines
 
-    def _of(self, place: str) -> Sequence[Mapping[str, Any]]:
+    def _of(self, place: str) -> Sequence[_Finding]:
         """The findings that matter in a place."""
         findings = [finding for finding in _findings(self._jobs[place]) if finding["subject"] not in _TRAINING]
         if place == _("Local server"):
@@ -157,19 +166,19 @@ def _examination(python: str, variables: Mapping[str, str]) -> BackgroundSteps:
     return BackgroundSteps([Step(_("Examining"), [python, "-c", _EXAMINE])], variables)
 
 
-def _findings(job: BackgroundSteps) -> Sequence[Mapping[str, Any]]:
+def _findings(job: BackgroundSteps) -> Sequence[_Finding]:
     answers = [line for line in job.log if line.startswith("[{")]
     if answers:
-        findings: list[dict[str, Any]] = json.loads(answers[-1])
+        findings: list[_Finding] = json.loads(answers[-1])
         return findings
     return [{"subject": "radllm_backend", "works": False, "required": True, "detail": job.problem or "no answer"}]
 
 
-def _isObstacle(finding: Mapping[str, Any]) -> bool:
+def _isObstacle(finding: _Finding) -> bool:
     return finding["required"] and not finding["works"]
 
 
-def _line(place: str, finding: Mapping[str, Any]) -> str:
+def _line(place: str, finding: _Finding) -> str:
     mark = "✓" if finding["works"] else "✗" if finding["required"] else "–"
     line = f"{mark} {finding['subject']}: {finding['detail']}"
     return f"{line}  →  {_advice(place, finding['subject'])}" if _isObstacle(finding) else line

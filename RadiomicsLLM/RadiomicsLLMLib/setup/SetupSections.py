@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ..backend.BackendEnvironment import BackendEnvironment
 from ..backend.BackendPython import environmentFolder
 from ..backend.Requirements import DICOM_PACKAGES, EXTRACTION_PACKAGES, MODEL_PACKAGES, REPORT_PACKAGES
 from ..backend.SlicerPackages import SlicerPackages
+from ..panel.PanelUi import PanelUi
 from .DoctorPanel import DoctorPanel
 from .SetupPanel import SetupPanel
 
@@ -19,7 +19,7 @@ _IN_SLICER = {**_ALWAYS, **MODEL_PACKAGES, "torch": "torch>=2.6"}
 class SetupSections:
     """Both look at Slicer's own Python and at the environment that the module makes for its local server."""
 
-    def __init__(self, ui: Any, *, starting: Callable[[], None], finished: Callable[[], None]) -> None:
+    def __init__(self, ui: PanelUi, *, starting: Callable[[], None], finished: Callable[[], None]) -> None:
         """
         Args:
             starting: called before something is installed or removed: what uses it has to end.

@@ -9,7 +9,7 @@ from RadiomicsLLMLib import SegmentedVolume, SegmentResult, readResults, visible
 
 
 class RadiomicsLLMModuleTest(unittest.TestCase):
-    def setUp(self):
+    def setUp(self) -> None:
         slicer.mrmlScene.Clear()
         ijkToRas = np.diag([-0.5, -0.7, 2.0, 1.0])
         ijkToRas[:3, 3] = (12, -34, 56)
@@ -23,7 +23,7 @@ class RadiomicsLLMModuleTest(unittest.TestCase):
             self.segmentation.GetSegmentation().AddEmptySegment(segmentId, f"the {segmentId}")
         slicer.util.updateSegmentBinaryLabelmapFromArray(self.block, self.segmentation, "block", self.volume)
 
-    def test_lesionIsWhereTheSegmentIs(self):
+    def test_lesionIsWhereTheSegmentIs(self) -> None:
         import SimpleITK as sitk
 
         lesion = SegmentedVolume(self.volume, self.segmentation, "CT").lesion("block")
@@ -34,17 +34,17 @@ class RadiomicsLLMModuleTest(unittest.TestCase):
         self.assertEqual(lesion.image.GetDirection(), (1, 0, 0, 0, 1, 0, 0, 0, 1))
         self.assertEqual((lesion.modality, lesion.segment), ("CT", "the block"))
 
-    def test_sceneIsLeftAsItWas(self):
+    def test_sceneIsLeftAsItWas(self) -> None:
         before = slicer.mrmlScene.GetNumberOfNodes()
         SegmentedVolume(self.volume, self.segmentation).lesion("block")
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
 
-    def test_visibleSegments(self):
+    def test_visibleSegments(self) -> None:
         self.assertEqual(visibleSegmentIds(self.segmentation), ["block", "other"])
         self.segmentation.GetDisplayNode().SetSegmentVisibility("block", False)
         self.assertEqual(visibleSegmentIds(self.segmentation), ["other"])
 
-    def test_failedSegmentsHaveRows(self):
+    def test_failedSegmentsHaveRows(self) -> None:
         results = [SegmentResult("block", "the block", problem="Too small."), SegmentResult("other", "the other")]
         for _ in range(2):
             writeResults(self.volume, self.segmentation, results)

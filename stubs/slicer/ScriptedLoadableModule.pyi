@@ -1,0 +1,19 @@
+import unittest
+from typing import Any
+
+class ScriptedLoadableModule:
+    parent: Any
+    def __init__(self, parent: Any) -> None: ...
+
+class ScriptedLoadableModuleWidget:
+    parent: Any
+    layout: Any
+    def __init__(self, parent: Any = ...) -> None: ...
+    def setup(self) -> None: ...
+    def resourcePath(self, filename: str) -> str: ...
+
+class ScriptedLoadableModuleLogic:
+    def __init__(self, parent: Any = ...) -> None: ...
+
+class ScriptedLoadableModuleTest(unittest.TestCase):
+    def delayDisplay(self, message: str, msec: int = ...) -> None: ...
