@@ -79,7 +79,7 @@ def usual_way(base: Path) -> Callable[[tuple[str, ...]], NDArray[np.float32]]:
     tokenizer = AutoTokenizer.from_pretrained(base)
     config = LoraConfig(r=_RANK, lora_alpha=_ALPHA, target_modules="all-linear", task_type="FEATURE_EXTRACTION")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # by peft
         model: Any = get_peft_model(AutoModel.from_pretrained(base, dtype=torch.float32), config).eval()
 
     def states(prompts: tuple[str, ...]) -> NDArray[np.float32]:
