@@ -94,7 +94,7 @@ def usual_ways(base: Path) -> Iterator[tuple[str, float | None, States]]:
     yield f"transformers, the frozen base model, in padded batches of {_TOGETHER}", None, together
     config = LoraConfig(r=_RANK, lora_alpha=_ALPHA, target_modules="all-linear", task_type="FEATURE_EXTRACTION")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # by peft
         adapted: Any = get_peft_model(model, config).eval()
     wanted = _WANTED if computes_bf16(torch.device("cpu")) else _WANTED_WITHOUT_BF16
     called = "transformers with an unmerged adapter of peft, which no shipped model has, one prompt at a time"

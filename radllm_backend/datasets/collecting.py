@@ -45,7 +45,7 @@ def image_header(path: Path) -> Header:
         raise UnusableLesionError("its image is not there: download it.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's remarks on a header that it can read all the same
+            warnings.simplefilter("ignore", UserWarning)  # pydicom's remarks on a header that it can read all the same
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER))
         return Header(int(header.Rows), int(header.Columns), str(header.get("SeriesInstanceUID", "")))
     except Exception as error:  # pydicom's parsers raise many kinds

@@ -36,6 +36,8 @@ from pydicom.uid import (
 )
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
+_OF_PYDICOM_3 = hasattr(Dataset, "pixel_array_options")
+_WHOLE_FILE = {"enforce_file_format": True} if _OF_PYDICOM_3 else {"write_like_original": False}
 _JPEG_2000 = b"\xff\x4f\xff\x51"
 _LOSSLESS, _LS, _RESTART, _SCAN = 0xC3, 0xF7, 0xDD, 0xDA
 """Markers of a JPEG: frame headers of its lossless processes and of JPEG-LS, restart interval, start of scan."""
@@ -58,7 +60,7 @@ def _by_pydicom(dataset: Dataset) -> NDArray[Any] | None:
     """Its RLE is ten times faster where pylibjpeg-rle is installed."""
     if dataset.PhotometricInterpretation not in (*_GREY, "RGB"):
         return None
-    if dataset.BitsStored == dataset.BitsAllocated and hasattr(dataset, "pixel_array_options"):  # of pydicom 3
+    if dataset.BitsStored == dataset.BitsAllocated and _OF_PYDICOM_3:
         dataset.pixel_array_options(view_only=True)  # uncompressed pixels are not copied
     try:
         values = dataset.pixel_array
@@ -156,7 +158,7 @@ def _by_gdcm(dataset: Dataset) -> NDArray[Any]:
     bare.file_meta.MediaStorageSOPInstanceUID = bare.SOPInstanceUID
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pixels.dcm"
-        pydicom.dcmwrite(file, bare, write_like_original=False)
+        pydicom.dcmwrite(file, bare, **_WHOLE_FILE)
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
         reader.SetFileName(str(file))

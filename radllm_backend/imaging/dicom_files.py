@@ -128,7 +128,7 @@ def _damaged(name: str) -> Iterator[None]:
     """Turn whatever the parsers and decoders raise about a damaged file into the one sentence."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's remarks on a header that it can read all the same
+            warnings.simplefilter("ignore", UserWarning)  # pydicom's remarks on a header that it can read all the same
             yield
     except (RadllmError, OSError):
         raise

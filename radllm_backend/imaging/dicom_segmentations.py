@@ -61,7 +61,7 @@ def readable(file: Path) -> Iterator[None]:
     """Turn whatever pydicom raises about a damaged file into one sentence."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's remarks on a header that it can read all the same
+            warnings.simplefilter("ignore", UserWarning)  # pydicom's remarks on a header that it can read all the same
             yield
     except RadllmError:
         raise

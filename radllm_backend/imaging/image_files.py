@@ -173,7 +173,8 @@ def _read_picture(path: Path, is_mask: bool) -> sitk.Image:
     """A picture of 8 or 16 bits; colour comes as a vector image."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on metadata that is not used here
+            for remark in (UserWarning, Image.DecompressionBombWarning):  # Pillow's, on metadata that is not used
+                warnings.simplefilter("ignore", remark)
             with Image.open(path, formats=("PNG", "TIFF", "JPEG", "BMP")) as picture:
                 return _decoded(path, picture, is_mask)
     except RadllmError:

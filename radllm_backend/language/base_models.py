@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pydantic
 import yaml
@@ -360,14 +360,12 @@ def load_backbone(base: BaseModelFolder, *, dtype: str = "float32") -> LlamaMode
     except Exception as error:
         reason = fetching.first_line(error)
         raise RadllmError(f"{base.folder} could not be loaded as a LLaMA model ({reason}): fetch it again.") from error
-    model: LlamaModel
     model, report = loaded
     # transformers fills what is missing with random numbers and goes on.
     if report["missing_keys"]:
         name = min(report["missing_keys"])
         raise RadllmError(f"The weights in {base.folder} lack {name} and others: fetch the model again, complete.")
-    model.eval()
-    return model
+    return cast("LlamaModel", model.eval())
 
 
 def tensors_of(folder: Path) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def _field(inside: NDArray[np.bool_], voxel: tuple[float, ...], seed: int) -> ND
     bend = max(_SMALLEST_BEND, _BENDS * radius)
     noise = np.fft.rfftn(np.random.default_rng(seed).standard_normal(inside.shape))
     smooth = ndimage.fourier_gaussian(noise, [bend / size for size in voxel], n=inside.shape[-1])
-    field = np.fft.irfftn(smooth, inside.shape)
+    field = np.fft.irfftn(smooth, inside.shape, axes=range(inside.ndim))
     clipped: NDArray[np.float64] = np.clip(AMPLITUDE * field / field.std(), -FARTHEST, FARTHEST)
     return clipped
 

@@ -111,7 +111,7 @@ def _refused(name: str) -> Iterator[None]:
     """Turn what highdicom raises about a header into the one sentence, and show nobody the header's values."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore", UserWarning)  # what pydicom and highdicom remark on the header
             yield
     except Exception as error:
         raise RadllmError(
