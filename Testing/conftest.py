@@ -179,7 +179,7 @@ def in_process() -> None:
 @pytest.fixture(scope="session")
 def module_server(backend_python: str) -> Iterator[object]:
     """A local server that the panels of a test process share, for a start takes seconds."""
-    from Testing.support.module_scene import shared_server
+    from Testing.slicer.module_scene import shared_server
 
     yield from shared_server(backend_python)
 
@@ -187,7 +187,7 @@ def module_server(backend_python: str) -> Iterator[object]:
 @pytest.fixture
 def panel(module_server: object, self_contained_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     """The module's widget on an empty scene; see `module_scene.opened_panel`."""
-    from Testing.support.module_scene import opened_panel
+    from Testing.slicer.module_scene import opened_panel
 
     monkeypatch.setenv("RADLLM_CACHE", str(self_contained_model.parent / "cache"))
     yield from opened_panel(module_server)
@@ -196,7 +196,7 @@ def panel(module_server: object, self_contained_model: Path, monkeypatch: pytest
 @pytest.fixture
 def one(panel: object, self_contained_model: Path) -> object:
     """A panel whose model answers over the socket."""
-    from Testing.support.module_scene import prepare
+    from Testing.slicer.module_scene import prepare
 
     prepare(panel, self_contained_model)
     return panel
@@ -219,7 +219,7 @@ def volume_model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture
 def opened() -> Iterator[Callable[..., object]]:
     """Opens panels of the module's parts, which end with the test; see `module_setup.panels`."""
-    from Testing.support.module_setup import panels
+    from Testing.slicer.module_setup import panels
 
     with panels() as make:
         yield make
@@ -228,7 +228,7 @@ def opened() -> Iterator[Callable[..., object]]:
 @pytest.fixture
 def asked() -> Iterator[list[str]]:
     """The questions that the user was asked, and answered with OK."""
-    from Testing.support.module_setup import answering
+    from Testing.slicer.module_setup import answering
 
     with answering(True) as questions:
         yield questions

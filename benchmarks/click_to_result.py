@@ -45,8 +45,8 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.imaging.image_files import read_image
 from radllm_backend.models.bundle import read_bundle
 from radllm_backend.server.client import RemoteModel
-from Testing.support import module_scene
-from Testing.support.module_scene import click, finish, slicer
+from Testing.slicer import module_scene
+from Testing.slicer.module_scene import click, finish, slicer
 
 MODEL, ACROSS, WANTED = "breast-us", 300, 2
 FORMATS = ("json", "csv", "html", "pdf", "png")

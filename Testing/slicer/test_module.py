@@ -17,7 +17,7 @@ from radllm_backend import Lesion
 from Testing.slicer.harness import slot_errors, stray_attributes
 from Testing.slicer.harness.panel_screenshots import NAMES, WIDTH, take_screenshots
 from Testing.slicer.harness.pythonqt import connect
-from Testing.support.module_scene import (
+from Testing.slicer.module_scene import (
     MASKS,
     MODULE,
     PICTURE,

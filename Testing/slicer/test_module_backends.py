@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from radllm_backend.server.local import LocalServer
-from Testing.support.module_scene import (
+from Testing.slicer.module_scene import (
     MASKS,
     add_segmentation,
     add_volume,
@@ -201,7 +201,7 @@ def test_an_address_where_no_server_can_be_is_one_sentence(panel: Any, address: 
 
 def test_the_choice_and_the_address_are_remembered_and_the_token_is_not(panel: Any) -> None:
     from Testing.slicer.harness import close_module, open_module
-    from Testing.support.module_scene import RadiomicsLLM
+    from Testing.slicer.module_scene import RadiomicsLLM
 
     choose_backend(panel, "remote")
     panel.ui.addressEdit.text = "https://gpu:1234"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from Testing.support.module_scene import (
+from Testing.slicer.module_scene import (
     RadiomicsLLM,
     choose_backend,
     choose_own_model,
@@ -28,8 +28,7 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QProgressBar
 
 from radllm_backend import RadllmError
 from Testing.slicer.harness import close_module, open_module
-from Testing.slicer.test_module_event_loop import LONGEST
-from Testing.support.module_batch import (
+from Testing.slicer.module_batch import (
     GONE,
     POINT,
     STUDIES,
@@ -44,6 +43,7 @@ from Testing.support.module_batch import (
     status,
     write_lesions,
 )
+from Testing.slicer.test_module_event_loop import LONGEST
 
 from RadiomicsLLMLib.backend.BackendEnvironment import BackendEnvironment
 from RadiomicsLLMLib.backend.BackendPython import GivenPython

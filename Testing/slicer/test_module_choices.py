@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PySide6.QtCore import Qt
 
-from Testing.support.module_scene import (
+from Testing.slicer.module_scene import (
     MASKS,
     ROOT,
     add_segmentation,

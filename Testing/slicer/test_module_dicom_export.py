@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 
-from Testing.support.module_scene import (
+from Testing.slicer.module_scene import (
     MASKS,
     PICTURE,
     add_segmentation,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from Testing.support.module_scene import (
+from Testing.slicer.module_scene import (
     add_segmentation,
     add_volume,
     choose_backend,
@@ -41,9 +41,9 @@ def test_not_even_while_slicer_s_python_imports_pytorch_and_loads_the_language_m
 ) -> None:
     code = """
         import sys
-        from Testing.support.module_scene import RadiomicsLLM, add_segmentation, add_volume
-        from Testing.support.module_scene import choose_backend, choose_modality
-        from Testing.support.module_scene import longest_pause, open_module, probabilities
+        from Testing.slicer.module_scene import RadiomicsLLM, add_segmentation, add_volume
+        from Testing.slicer.module_scene import choose_backend, choose_modality
+        from Testing.slicer.module_scene import longest_pause, open_module, probabilities
         panel = open_module(RadiomicsLLM)
         choose_backend(panel, "process")
         choose_modality(panel, "US")

@@ -15,7 +15,7 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QLabel
 
 from Testing.slicer.harness import close_module, open_module
-from Testing.support.module_scene import (
+from Testing.slicer.module_scene import (
     MASKS,
     RadiomicsLLM,
     add_segmentation,
@@ -174,8 +174,8 @@ def test_a_result_of_an_earlier_session_can_be_exported(one: Any, tmp_path: Path
     code = """
         import sys
         from PySide6.QtCore import QSettings
-        from Testing.support.module_scene import RadiomicsLLM, add_volume, click, finish
-        from Testing.support.module_scene import open_module, slicer, slot_errors
+        from Testing.slicer.module_scene import RadiomicsLLM, add_volume, click, finish
+        from Testing.slicer.module_scene import open_module, slicer, slot_errors
         QSettings().clear()
         panel = open_module(RadiomicsLLM)
         add_volume()  # comes first in the list, and is not the one that was classified

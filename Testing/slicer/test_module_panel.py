@@ -16,7 +16,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 
 from radllm_backend import Lesion, Model, RadllmError, extract
-from Testing.support.module_scene import (
+from Testing.slicer.module_scene import (
     MASKS,
     MODULE,
     PICTURE,
@@ -309,8 +309,8 @@ def test_results_come_back_with_the_scene_in_a_fresh_process(one: Any, tmp_path:
     assert slicer.mrmlScene.WriteToMRB(str(bundle))
     code = """
         import json, sys
-        from Testing.support.module_scene import RadiomicsLLM, labels, open_module, rows
-        from Testing.support.module_scene import shown, slicer, slot_errors, tables
+        from Testing.slicer.module_scene import RadiomicsLLM, labels, open_module, rows
+        from Testing.slicer.module_scene import shown, slicer, slot_errors, tables
         panel = open_module(RadiomicsLLM)
         assert slicer.mrmlScene.ReadFromMRB(sys.argv[1])
         panel.ui.segmentationSelector.setCurrentNode(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[0])

@@ -81,7 +81,7 @@ def take_screenshots(model: str | Path, folder: Path) -> list[Path]:
 
 def take_batch(model: str | Path, path: Path) -> None:
     """A picture of a batch that is done, of four synthetic lesions and a fifth that nobody can measure."""
-    from Testing.support.module_batch import child, do, opened_database, write_lesions
+    from Testing.slicer.module_batch import child, do, opened_database, write_lesions
 
     QSettings().clear()
     with (

@@ -14,9 +14,9 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QLabel, QPushButton, QTableWidget, QWidget
 
 from radllm_backend.datasets.phantoms import KINDS, make_phantom
+from Testing.slicer.module_scene import click, slicer, wait_until
 from Testing.support.dicom_databases import SOP_CLASSES, item, study_of, write_database, write_seg
 from Testing.support.dicom_writing import write_dicom
-from Testing.support.module_scene import click, slicer, wait_until
 
 POINT, GONE = "Speck", "US fort"
 """A segment that is too small, and a series whose picture is not there."""
