@@ -7,7 +7,6 @@ import json
 import sys
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -15,96 +14,41 @@ pytest.importorskip("torch")
 from bs4 import BeautifulSoup
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.learning import scorecard as scorecards
-from radllm_backend.learning.compared_models import compared_models
-from radllm_backend.learning.options import CrossValidation, TrainingOptions
-from radllm_backend.learning.scorecard import Scorecard, summarise
-from radllm_backend.learning.study import Study, evaluate_models
+from radllm_backend.learning.scorecard import Scorecard
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY
-from radllm_backend.records import Estimate
 from radllm_backend.reports import evaluation as report
-from radllm_backend.reports.checklists import checklists
 from radllm_backend.reports.evaluation import evaluation_html, write_evaluation
-from Testing.support.cohorts import lesions
+from Testing.support.evaluation_cases import (
+    FUSION,
+    GENERIC,
+    LORA,
+    SELECTED,
+    around,
+    cohort_of_pairs,
+    outcomes_of,
+    scorecard_of,
+    sentences,
+    with_models,
+    words,
+)
 
-CLASSICAL = "logistic regression (L2), all features"
-SELECTED = "logistic regression (L2), selected features"
-FROZEN, LORA, FUSION = "frozen language model, logistic regression", "LoRA head", "fusion, concatenated, SVM"
-GENERIC = f"{LORA}: generic feature names"
 NASTY = "<script>alert(1)</script>&\"'<b>"
 FILES = ("evaluation.json", "out_of_fold.csv", "evaluation.html")
 
 
-def quiet(what: str, done: float) -> None:
-    pass
-
-
 @pytest.fixture(scope="module")
 def cohort():
-    """Two lesions a patient."""
-    return lesions(count=64, signal_strength=1.2, each=2)
+    return cohort_of_pairs()
 
 
 @pytest.fixture(scope="module")
 def outcomes(cohort, tmp_path_factory):
-    """Two classical models as evaluated, and models of the other families that are made from these."""
-    study = Study(
-        lesions=cohort,
-        modality="US",
-        base=None,
-        options=TrainingOptions(),
-        work=tmp_path_factory.mktemp("work"),
-        division=CrossValidation(folds=2, inner_folds=2),
-        seeds=(3, 1),
-    )
-    real = evaluate_models(
-        study, [one for one in compared_models(language=False) if one.name in (CLASSICAL, SELECTED)], quiet
-    )
-    return [
-        *real,
-        *made_from(real, cohort, FROZEN, "frozen", -0.3),
-        *made_from(real, cohort, LORA, "lora", -0.5, seeds=(3,)),
-        *made_from(real, cohort, FUSION, "fusion", 0.4),
-        *made_from(real, cohort, GENERIC, "ablation", -0.8),
-    ]
-
-
-def made_from(real, cohort, name, family, surplus, seeds=(3, 1)):
-    """The outcomes of the first model under another name: a little nearer to the truth, or further from it."""
-    made = []
-    for one in real:
-        if one.model == CLASSICAL and one.seed in seeds:
-            scores = np.array(one.scores) / np.std(one.scores) + surplus * (2 * cohort.labels[one.rows] - 1)
-            changes = {"scores": scores.tolist(), "probabilities": (1 / (1 + np.exp(-scores))).tolist()}
-            made.append(one.model_copy(update={"model": name, "family": family, **changes}))
-    return made
-
-
-DESCRIPTION = {
-    "table": "lesions.csv",
-    "table_sha256": "0123456789abcdef" * 4,
-    "target": "pathology",
-    "group": "who",
-    "modality": "US",
-    "folds": 2,
-    "inner_folds": 2,
-    "seeds": [3, 1],
-    "split": None,
-    "shuffled_labels": False,
-    "base_model": "smollm2-135m-instruct",
-    "base_sha256": "f" * 64,
-    "versions": {"torch": "2.9", "numpy": "2.4"},
-    "hardware": "two cores",
-    "command": "radllm evaluate lesions.csv --target pathology",
-    "started": "2026-01-31",
-}
+    return outcomes_of(cohort, tmp_path_factory.mktemp("work"))
 
 
 @pytest.fixture(scope="module")
 def card(outcomes, cohort):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scorecards, "BOOTSTRAP_ROUNDS", 200)
-        return summarise(outcomes, cohort, **DESCRIPTION)
+    return scorecard_of(outcomes, cohort)
 
 
 @pytest.fixture(scope="module")
@@ -115,25 +59,6 @@ def text(card):
 @pytest.fixture(scope="module")
 def soup(text):
     return BeautifulSoup(text, "html.parser")
-
-
-def words(tag) -> str:
-    return " ".join(tag.get_text(" ").split())
-
-
-def sentences(card: Scorecard) -> str:
-    """What the page says first."""
-    return words(BeautifulSoup(evaluation_html(card), "html.parser").select_one("section.words")).split("Area under")[0]
-
-
-def with_models(card: Scorecard, **changes) -> Scorecard:
-    """The scorecard with other fields of the models named by their family."""
-    models = [model.model_copy(update=changes.get(model.family, {})) for model in card.models]
-    return card.model_copy(update={"models": models})
-
-
-def around(value: float, half: float = 0.02) -> Estimate:
-    return Estimate(value=value, low=value - half, high=value + half)
 
 
 # --- the files ------------------------------------------------------------------------------------------------------
@@ -400,58 +325,3 @@ def test_shuffled_labels_are_a_test_for_leaks_and_no_result(card):
     leaking = with_models(null, fusion={"auc": around(0.8)})
     assert "for 5 of 6 models" in sentences(leaking)
     assert f"Not for “{FUSION}”, AUC 0.800" in sentences(leaking)
-
-
-# --- checklists -----------------------------------------------------------------------------------------------------
-
-
-def answers(card: Scorecard, name: str) -> dict[int, str]:
-    (found,) = (one for one in checklists(card) if one.name == name)
-    return {item.number: item.answer for item in found.answered}
-
-
-def test_every_item_is_answered_or_left_to_the_authors(card, soup):
-    for checklist, count in zip(checklists(card), (30, 58), strict=True):
-        assert [item.number for item in checklist.items] == list(range(1, count + 1))
-        assert len({item.topic for item in checklist.items}) == count
-        assert len(checklist.answered) + len(checklist.open) == count
-        for item in checklist.items:
-            assert words(soup).count(f"{item.number} {item.topic}") >= 1
-    assert set(answers(card, "METRICS")) == {1, 15, 16, 17, 18, 20, 21, 22, 25, 26, 27, 29}
-    assert set(answers(card, "CLEAR")) == {7, 15, 27, 29, 30, 32, 33, 34, 35, 37, 38, 39, 40, 41, 46, 47, 56}
-
-
-def test_answers_follow_from_the_run(card):
-    metrics, clear = answers(card, "METRICS"), answers(card, "CLEAR")
-    assert "2 outer folds, stratified by label and grouped by patient (2 divisions, by seed)" in metrics[18]
-    assert "1 of 6 models select; on average they kept" in metrics[15]
-    assert "32 of 64 lesions (50%) are malignant" in metrics[20]
-    assert "2 classical models on the same folds. The other 5 models are compared with the best" in metrics[25]
-    assert metrics[27].startswith("None in this run")
-    assert clear[27] == "6 for each lesion."
-    assert "the language model is smollm2-135m-instruct. Software: numpy 2.4, torch 2.9." in clear[34]
-    assert f"stability of the selection: {card.stability[0].index:.2f} (" in clear[46]
-
-
-def test_a_locked_split_has_other_answers(card):
-    split = card.model_copy(update={"split": "part", "seeds": [3], "stability": []})
-    metrics, clear = answers(split, "METRICS"), answers(split, "CLEAR")
-    assert metrics[26] == "By a locked split."
-    assert metrics[27] == "Only if the column “part” separates institutions, which this run cannot know."
-    assert clear[15].startswith("A locked split, given by the column “part”. Everything that learns")
-    assert metrics[15].endswith("in the models that say they select.")
-    assert clear[46] == "A single training part does not tell how stable a selection is."
-    assert "a locked split, the column “part”, with 2 inner folds" in evaluation_html(split)
-
-
-def test_without_selection_it_says_so(card):
-    all_of_them = card.model_copy(update={"stability": []})
-    assert answers(all_of_them, "METRICS")[15] == "No model of this run selects: all 6 features go in."
-    assert answers(all_of_them, "CLEAR")[46] == "No model of this run selects features."
-
-
-def test_the_radiologists_findings_are_other_predictors(card):
-    described = card.model_copy(update={"descriptors": 2})
-    assert answers(described, "CLEAR")[17].startswith("2 categorical findings of the radiologist, in closed")
-    assert answers(described, "CLEAR")[27] == "6 for each lesion, and 2 categorical findings of the radiologist."
-    assert "6 radiomics features (US) and 2 categorical findings" in evaluation_html(described)
