@@ -106,7 +106,8 @@ class Model:
 
         Args:
             explain: give the reasons too; without them (``explain=False``) a prediction costs 4 to 20 times less.
-            progress: told as lesions are read; an exception that it raises ends the call.
+            progress: told as lesions are read, before their reasons are sought; an exception that it raises ends the
+                call.
             confidence: of the uncertain band, as in `predict`.
 
         Raises:
@@ -174,10 +175,6 @@ class Model:
         return reader.to(best_device())
 
     @cached_property
-    def _head(self) -> Head | None:
-        return read_head(self.card.head, self.folder) if self.card.head else None
-
-    @cached_property
     def explainer(self) -> Explainer:
         """What finds the reasons of its predictions; RadllmError where the bundle's training lesions are malformed."""
         return Explainer(self.card, self.neighbourhood, self._score, self._effort, self._hidden_of)
@@ -203,6 +200,10 @@ class Model:
                 f"The model {self.name} reads descriptors and this lesion has none: give some of {names}."
             )
         return LesionReading(values, given, self._template.render(values, given))
+
+    @cached_property
+    def _head(self) -> Head | None:
+        return read_head(self.card.head, self.folder) if self.card.head else None
 
     def _logits(
         self, readings: Sequence[LesionReading], progress: Progress | None = None
