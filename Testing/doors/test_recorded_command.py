@@ -99,7 +99,9 @@ def continuations(draw) -> TrainingPlan:
     origin = CARD.model_copy(
         update={
             "name": draw(NAMES),
-            "base": CARD.base.model_copy(update={"name": draw(st.sampled_from([DEFAULT_BASE, plan.base.public_name]))}),
+            "base": CARD.base.model_copy(
+                update={"name": draw(st.sampled_from([DEFAULT_BASE, plan.base.public_name, "other"]))}
+            ),
             "adapter": AdapterReference(rank=draw(st.integers(1, 64)), alpha=draw(st.integers(1, 64))),
             "method": METHODS[draw(st.sampled_from(["lora", "fusion-lora"]))].title,
             "style": draw(st.sampled_from(["numbers", "generic"])),
