@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radllm_backend.models.prediction import Counterfactual, DescriptorShare, Stability
+from radllm_backend.reports.content import signed, significant
 from radllm_backend.reports.geometry import strip
 from radllm_backend.reports.html import report_html
+from radllm_backend.reports.pdf import report_pdf
 from Testing.support.report_cases import (
     CARD,
     CROWDED,
@@ -197,3 +199,74 @@ def test_text_of_a_card_stays_text() -> None:
     )
     assert soup.get_text().count(evil) == 3
     assert not soup.find("script")
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def read(shown: str) -> float:
+    return float(shown.replace("−", "-"))
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0.0, "0.00"),
+        (0.0049, "0.00"),
+        (-0.0049, "0.00"),
+        (0.0051, "+0.01"),
+        (-0.0051, "−0.01"),
+        (0.01, "+0.01"),
+        (0.03, "+0.03"),
+        (-0.04, "−0.04"),
+        (0.049, "+0.05"),
+        (1.0, "+1.00"),
+        (-12.346, "−12.35"),
+        (9999.0, "+9999.00"),
+        (10000.0, "+1e+04"),
+        (-123456.0, "−1.23e+05"),
+    ],
+)
+def test_an_effect_has_two_decimals_and_a_sign_unless_it_is_nothing(number: float, shown: str) -> None:
+    assert signed(number) == shown
+
+
+@given(st.floats(-9999, 9999))
+def test_what_is_shown_of_an_effect_is_the_nearest_hundredth(number: float) -> None:
+    assert abs(read(signed(number)) - number) <= 0.005 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0.0, "0"),
+        (7.0, "7"),
+        (-7.0, "−7"),
+        (999999.0, "999999"),
+        (1e6, "1e+06"),
+        (0.04, "0.04"),
+        (-0.000123456, "−0.0001235"),
+        (12.3456, "12.35"),
+        (1234.56, "1235"),
+        (123456.7, "1.235e+05"),
+    ],
+)
+def test_a_value_has_four_significant_digits(number: float, shown: str) -> None:
+    assert significant(number) == shown
+
+
+def test_a_value_may_have_other_digits() -> None:
+    assert [significant(2 / 3, digits) for digits in (2, 3, 6)] == ["0.67", "0.667", "0.666667"]
+
+
+def test_small_effects_are_told_apart_on_the_page_and_in_the_pdf() -> None:
+    pdfium = pytest.importorskip("pypdfium2", reason="needs pypdfium2")
+    effects = {"Energy": 0.04, "Contrast": -0.03, "Kurtosis": 0.012, "Variance": 0.0}
+    shares = [share(name, effect) for name, effect in effects.items()]
+    shown = ["+0.04", "−0.03", "+0.01", "0.00"]
+    cells = section(page(prediction(features=shares)), "features").select("tbody td.effect")
+    assert [words(cell) for cell in cells] == shown
+    pdf = pdfium.PdfDocument(report_pdf(prediction(features=shares), made=MADE))
+    said = " ".join(" ".join(page.get_textpage().get_text_range().split()) for page in pdf)
+    for name, effect in zip(effects, shown, strict=True):
+        assert f"{name} {effect.replace('−', '-')} " in said.replace("−", "-")
