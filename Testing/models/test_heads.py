@@ -183,12 +183,12 @@ def test_the_file_of_each_kind():
 
 
 def test_numbers_are_kept_by_name_in_double_precision():
-    head = LinearHead("last", np.arange(3, dtype=np.float32), np.arange(10.0)[::2], 0.5)
+    head = LinearHead("last", np.arange(3, dtype=np.float32), np.arange(10, dtype=np.float32)[::2], 2)
     tensors = load(head_file(head)[1])
     assert {name: (one.dtype, one.tolist()) for name, one in tensors.items()} == {
         "features": (np.float64, [0.0, 1.0, 2.0]),
         "embedding": (np.float64, [0.0, 2.0, 4.0, 6.0, 8.0]),
-        "intercept": (np.float64, [0.5]),
+        "intercept": (np.float64, [2.0]),
     }
     parts = ("features", "embedding", "intercept")
     both = {f"{which}.{part}" for which in ("language", "classical") for part in parts}
