@@ -215,8 +215,16 @@ def test_treating_all_is_worth_the_prevalence_less_the_harm():
     labels = np.repeat([0, 1], [70, 30])
     assert treat_all(labels, [0, 0.3, 0.5]) == pytest.approx([0.3, 0.0, 0.3 - 0.7])
     assert decision_curve(labels, labels.astype(float), [0.2, 0.8]) == pytest.approx([0.3, 0.3])
-    with pytest.raises(RadllmError, match="threshold"):
-        decision_curve(labels, labels.astype(float), [0.5, 1.0])
+
+
+@pytest.mark.parametrize("thresholds", [[0.5, 1.0], [-0.1, 0.5], [1.5]])
+def test_a_threshold_that_is_no_probability_below_one_is_refused(thresholds):
+    labels = np.array([0, 1])
+    with pytest.raises(RadllmError) as caught:
+        decision_curve(labels, labels.astype(float), thresholds)
+    assert str(caught.value) == (
+        "A threshold of a decision curve is not a probability below 1: give numbers from 0 to 0.99."
+    )
 
 
 # --- calibration ----------------------------------------------------------------------------------------------------
@@ -291,6 +299,13 @@ def test_whole_patients_are_drawn_as_many_as_there_are():
     assert (counts != patient_bootstrap(groups, labels, rounds=3000, seed=6)).any()
 
 
+def test_there_are_two_thousand_rounds_of_the_seed_0_unless_told_otherwise():
+    labels, groups = np.arange(10) % 2, np.arange(10).astype(str)
+    counts = patient_bootstrap(groups, labels)
+    assert counts.shape == (2000, 10)
+    np.testing.assert_array_equal(counts, patient_bootstrap(groups, labels, rounds=2000, seed=0))
+
+
 def test_every_round_holds_both_classes():
     labels = np.array([1, 0, 0, 0, 0, 0])
     counts = patient_bootstrap(np.array(list("abcdef")), labels, rounds=500)
@@ -338,10 +353,15 @@ def test_one_class_alone_is_refused_in_words(figure):
 
 
 def test_delong_needs_two_lesions_of_each_class():
-    with pytest.raises(RadllmError, match="one class were judged \\(1, at least 2 needed"):
+    with pytest.raises(RadllmError) as caught:
         delong_interval(np.array([0, 0, 1]), np.arange(3.0))
+    assert str(caught.value) == (
+        "Too few lesions of one class were judged (1, at least 2 needed): add benign and malignant ones."
+    )
 
 
 def test_a_missing_score_is_never_ranked():
-    with pytest.raises(RadllmError, match="no score"):
-        area_under_curve(np.array([0, 0, 1]), np.array([0, np.nan, 1]))
+    for missing in (np.nan, np.inf, -np.inf):
+        with pytest.raises(RadllmError) as caught:
+            area_under_curve(np.array([0, 0, 1]), np.array([0, missing, 1]))
+        assert str(caught.value) == "A lesion has no score or an infinite one: run its model again."

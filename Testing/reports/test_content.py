@@ -12,7 +12,6 @@ from radllm_backend.models.prediction import Counterfactual, DescriptorShare, St
 from radllm_backend.reports.content import signed, significant
 from radllm_backend.reports.geometry import strip
 from radllm_backend.reports.html import report_html
-from radllm_backend.reports.pdf import report_pdf
 from Testing.support.report_cases import (
     CARD,
     CROWDED,
@@ -259,14 +258,8 @@ def test_a_value_may_have_other_digits() -> None:
     assert [significant(2 / 3, digits) for digits in (2, 3, 6)] == ["0.67", "0.667", "0.666667"]
 
 
-def test_small_effects_are_told_apart_on_the_page_and_in_the_pdf() -> None:
-    pdfium = pytest.importorskip("pypdfium2", reason="needs pypdfium2")
+def test_small_effects_are_told_apart_on_the_page() -> None:
     effects = {"Energy": 0.04, "Contrast": -0.03, "Kurtosis": 0.012, "Variance": 0.0}
     shares = [share(name, effect) for name, effect in effects.items()]
-    shown = ["+0.04", "−0.03", "+0.01", "0.00"]
     cells = section(page(prediction(features=shares)), "features").select("tbody td.effect")
-    assert [words(cell) for cell in cells] == shown
-    pdf = pdfium.PdfDocument(report_pdf(prediction(features=shares), made=MADE))
-    said = " ".join(" ".join(page.get_textpage().get_text_range().split()) for page in pdf)
-    for name, effect in zip(effects, shown, strict=True):
-        assert f"{name} {effect.replace('−', '-')} " in said.replace("−", "-")
+    assert [words(cell) for cell in cells] == ["+0.04", "−0.03", "+0.01", "0.00"]
