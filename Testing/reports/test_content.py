@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from radllm_backend.models.prediction import Counterfactual, DescriptorShare, Stability
 from radllm_backend.reports.content import signed, significant
-from radllm_backend.reports.geometry import strip
 from radllm_backend.reports.html import report_html
 from Testing.support.report_cases import (
     CARD,
@@ -25,7 +24,6 @@ from Testing.support.report_cases import (
     report_of,
     section,
     share,
-    summary,
     words,
 )
 
@@ -127,21 +125,6 @@ def test_a_strip_shows_both_classes_and_the_lesion() -> None:
     assert [lane["class"] for lane in first.find_all("g")] == [["benign"], ["malignant"]]
     assert [bool(drawing.select(".beyond")) for drawing in drawings] == [name in NAMES[3:5] for name in NAMES]
     assert not section(page(FULL), "features").select(".strip")
-
-
-@given(value=st.floats(allow_nan=False, allow_infinity=False), apart=st.floats(-1e6, 1e6))
-def test_a_strip_holds_any_value(value: float, apart: float) -> None:
-    drawing = strip(summary(NAMES[0], apart), value)
-    for lane in drawing.lanes:
-        places = (lane.whiskers[0], lane.box[0], lane.median, lane.box[1], lane.whiskers[1])
-        assert list(places) == sorted(places)
-        assert 0 < places[0] <= places[-1] < 100
-    assert 0 <= drawing.mark <= 100
-    if drawing.beyond:
-        assert drawing.mark == (0 if drawing.beyond < 0 else 100)
-        assert 0 < drawing.arrow < 100  # an arrowhead points out of the drawing
-    benign, malignant = drawing.lanes
-    assert (benign.median < malignant.median) == (apart > 0) or abs(apart) < 1e-6
 
 
 def test_features_of_an_older_model_have_no_strip() -> None:
