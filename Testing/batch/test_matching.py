@@ -411,7 +411,8 @@ def test_images_that_a_model_reads_and_nobody_segmented(tmp_path: Path) -> None:
         image(tmp_path, "2", "US", "2.1", study_date="20230101", **words),
         image(tmp_path, "3", "CT", "3.1"),
         image(tmp_path, "4", "PT", "4.1"),
-        drawn(seg(tmp_path / "s.dcm", [(1, "a", ["1.1"])])),
+        image(tmp_path, "5", "MR", "5.1"),
+        drawn(seg(tmp_path / "s.dcm", [(1, "a", ["1.1"])]), seg(tmp_path / "t.dcm", [(1, "a", ["5.1"])])),
     ]
     found = candidates_among(among)
     reason_left = "It has no segmentation: segment it in Slicer, or leave it."

@@ -154,22 +154,22 @@ def test_an_unknown_spacing_matters_where_a_feature_is_a_length() -> None:
 @pytest.mark.parametrize(
     ("spacing", "differs"),
     [
-        ((0.05, 0.3), False),
-        ((0.3, 0.05), False),
-        ((0.0499, 0.1), True),
-        ((0.1, 0.0499), True),
-        ((0.1, 0.3001), True),
-        ((0.1, 0.1, 9.0), False),  # the slices' own distance is no pixel's size
+        ((0.5, 3.0), False),
+        ((3.0, 0.5), False),
+        ((0.499, 1.0), True),
+        ((1.0, 0.499), True),
+        ((1.0, 3.001), True),
+        ((1.0, 1.0, 9.0), False),  # the slices' own distance is no pixel's size
     ],
 )
 def test_a_spacing_half_as_much_again_beyond_those_of_the_training(spacing: tuple[float, ...], differs: bool) -> None:
     text = (
-        f"The pixels measure {spacing[0]:.4g} × {spacing[1]:.4g} mm, and those of the training images 0.075 to 0.2 mm: "
+        f"The pixels measure {spacing[0]:.4g} × {spacing[1]:.4g} mm, and those of the training images 0.75 to 2 mm: "
         "texture does not compare."
     )
-    found = said(measured(spacing=spacing), model(spacing=(0.075, 0.2)))
+    found = said(measured(spacing=spacing), model(spacing=(0.75, 2.0)))
     assert found == ([("spacing-differs", text)] if differs else [])
-    assert said(measured(spacing=spacing, spacing_known=False), model(spacing=(0.075, 0.2))) == []
+    assert said(measured(spacing=spacing, spacing_known=False), model(spacing=(0.75, 2.0))) == []
     assert said(measured(spacing=spacing), model()) == []
 
 
@@ -225,6 +225,7 @@ def test_descriptors() -> None:
     assert of(mass_shape="oval", halo="high") == of(mass_shape="oval") == []
     assert of() == [missing]
     assert of(mass_shape="round") == [("descriptor-new", new)]
+    assert of(mass_shape="oval", halo="low") == [("descriptor-new", strange)]
     assert of(halo="low") == [missing, ("descriptor-new", strange)]
 
 
