@@ -306,8 +306,9 @@ def test_there_are_two_thousand_rounds_of_the_seed_0_unless_told_otherwise():
     np.testing.assert_array_equal(counts, patient_bootstrap(groups, labels, rounds=2000, seed=0))
 
 
-def test_every_round_holds_both_classes():
-    labels = np.array([1, 0, 0, 0, 0, 0])
+@pytest.mark.parametrize("rare", [0, 1])
+def test_every_round_holds_both_classes(rare):
+    labels = np.array([rare, *[1 - rare] * 5])
     counts = patient_bootstrap(np.array(list("abcdef")), labels, rounds=500)
     assert (counts @ labels > 0).all()
     assert (counts @ (1 - labels) > 0).all()
