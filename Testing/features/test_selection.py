@@ -88,6 +88,11 @@ def test_what_is_rounding_noise_hangs_on_the_size_of_the_values():
     assert usable_columns(np.column_stack([-size * (1 + 1e-8 * noise) for size in sizes])).all()
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the deviation of nothing
+def test_without_lesions_no_column_is_usable():
+    assert usable_columns(np.empty((0, 3))).tolist() == [False] * 3
+
+
 def test_a_column_with_a_gap_says_nothing_of_the_others():
     values, _ = lesions()
     values[3, 0], values[5, 2] = np.nan, np.inf
@@ -180,6 +185,11 @@ def test_of_what_stays_nothing_correlates_and_all_that_goes_had_a_stronger_doubl
     assert all(correlation(one, other) < limit for one in kept for other in kept if one < other)
     for gone in set(range(columns)) - set(kept):
         assert any(correlation(gone, one) >= limit - 1e-12 and strength[one] >= strength[gone] for one in kept)
+
+
+def test_of_many_equal_features_the_first_stays():
+    values, labels = lesions()
+    assert uncorrelated(np.repeat(values[:, 1:2], 60, axis=1), labels, 0.95) == [0]
 
 
 def test_of_two_equal_features_the_earlier_stays_even_if_one_is_curved():
@@ -310,6 +320,7 @@ def test_a_selector_passes_the_seed_on():
     random = np.random.default_rng(0)
     labels = np.arange(60) % 2
     values = random.integers(0, 4, size=(60, 8)).astype(float)
+    assert mrmr(values, labels, 2, "mutual information") == mrmr(values, labels, 2, "mutual information", seed=0)
     by_seed = [support(values, labels, "mrmr-mi", count=2, correlation=None, seed=seed) for seed in range(4)]
     assert by_seed == [sorted(mrmr(values, labels, 2, "mutual information", seed)) for seed in range(4)]
     assert len(set(map(tuple, by_seed))) > 1
@@ -324,14 +335,17 @@ def test_a_feature_may_lack_just_the_share_that_is_allowed():
 
 
 def test_what_is_missing_counts_as_the_median_and_not_as_the_mean():
-    """With one value a million times too large the mean would stand out among those that are known."""
-    values, labels = lesions()
-    values[:30, 1] = np.nan
-    values[199, 3] = 1e6
-    values[100:110, 3] = np.nan
-    filled = np.where(np.isnan(values), np.nanmedian(values, axis=0), values)
-    for count in (1, 2, 3):
-        assert support(values, labels, count=count, correlation=None) == sorted(mrmr(filled, labels, count))
+    """Of a skewed feature the mean lies where few lesions do."""
+    random = np.random.default_rng(7)
+    labels = np.arange(200) % 2
+    values = np.exp(2 * random.normal(size=(200, 5)) + labels[:, None] * random.uniform(0, 2, 5))
+    values[(labels == 0) & (random.random(200) < 0.38), :2] = np.nan
+    by_median, by_mean = (
+        [mrmr(np.where(np.isnan(values), middle(values, axis=0), values), labels, count) for count in (1, 2, 3)]
+        for middle in (np.nanmedian, np.nanmean)
+    )
+    found = [support(values, labels, count=count, correlation=None, missing=0.5) for count in (1, 2, 3)]
+    assert found == [sorted(kept) for kept in by_median] != [sorted(kept) for kept in by_mean]
 
 
 def test_a_table_of_objects_is_read_as_numbers():
