@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.cohort import Lesions, outer_folds
@@ -162,6 +162,23 @@ def test_a_temperature_has_the_highest_likelihood_of_all_slopes(size):
         reason=f"Temperature scaling: mean log loss {temperature:.4f} in cross-validation against {platt:.4f} of Platt "
         "scaling, which has one parameter more.",
     )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_temperature_is_exact_to_six_digits(seed):
+    """Where the likelihood is highest, the scores weigh as much in the labels as in the probabilities."""
+    half, truth = sample(100, sharpness=2, seed=seed)
+    scores, labels = np.append(half, -half), np.append(truth, 1 - truth)
+    slope = brentq(lambda slope: scores @ (1 / (1 + np.exp(-slope * scores)) - labels), 0.01, 10, xtol=1e-12)
+    assert fit_calibration(scores, labels).slope == pytest.approx(slope, rel=1e-6)
+
+
+def test_a_fold_without_any_score_but_zero_is_judged_by_its_share():
+    scores, labels = np.zeros(20), np.arange(20) % 2
+    scores[1] = 1.0
+    fitted = fit_calibration(scores, labels)
+    assert fitted.method in ("temperature", "platt")
+    assert "in cross-validation" in fitted.reason
 
 
 def test_the_temperature_of_separable_scores_is_a_hundred_times_their_size():

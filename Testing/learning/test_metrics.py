@@ -268,6 +268,22 @@ def test_equal_probabilities_go_to_the_bin_of_their_middle():
     assert expected_calibration_error(labels, probabilities, bins=2) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("below", "tied", "lower"), [(1, 7, True), (2, 7, False), (0, 9, True), (3, 5, False)])
+def test_equal_probabilities_go_to_the_bin_of_their_middle_rank_of_ten(below, tied, lower):
+    probabilities = np.repeat([0.1, 0.5, 0.9], [below, tied, 10 - below - tied])
+    curve = calibration_curve(np.arange(10) % 2, probabilities, bins=2)
+    assert [one.lesions for one in curve] == ([below + tied, 10 - below - tied] if lower else [below, 10 - below])
+
+
+def test_the_highest_score_need_not_be_drawn():
+    """Nor the lowest: what was not drawn has a place in no bin, and weighs nothing."""
+    labels, probabilities = np.array([0, 1, 0, 1]), np.array([0.1, 0.4, 0.7, 0.95])
+    counts = np.array([[0, 2, 1, 1], [1, 1, 2, 0]])
+    drawn = [np.repeat(np.arange(4), one) for one in counts]
+    expected = [expected_calibration_error(labels[rows], probabilities[rows], 3) for rows in drawn]
+    assert expected_calibration_error(labels, probabilities, 3, counts) == pytest.approx(expected)
+
+
 def test_without_ties_bins_are_equally_full():
     probabilities = np.random.default_rng(3).random(104)
     assert {one.lesions for one in calibration_curve(np.arange(104) % 2, probabilities)} == {10, 11}
