@@ -14,7 +14,7 @@ from radllm_backend.batch.candidates import Found, Refusal
 from radllm_backend.batch.page import Page, summary_html, write_page
 from radllm_backend.batch.results import Results, open_results
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY, Band
-from Testing.support.batch_rows import SETTINGS, failed, filled_results, row
+from Testing.batch.rows import SETTINGS, failed, filled_results, row
 from Testing.support.report_cases import MODEL, prediction
 
 

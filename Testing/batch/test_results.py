@@ -16,8 +16,8 @@ from radllm_backend.batch.candidates import Candidate
 from radllm_backend.batch.results import BINS, Counts, Overview, Results, Row, open_results, reading_of, title_of
 from radllm_backend.errors import RadllmError
 from radllm_backend.models.prediction import Additive
+from Testing.batch.rows import OF_RUN, failed, row
 from Testing.support.batch_cases import candidate
-from Testing.support.batch_rows import OF_RUN, failed, row
 from Testing.support.report_cases import prediction
 
 

@@ -12,7 +12,7 @@ from radllm_backend.batch.results import Results
 from radllm_backend.batch.tables import write_exports
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.table import read_table
-from Testing.support.batch_rows import OF_RUN, VALUES, filled_results
+from Testing.batch.rows import OF_RUN, VALUES, filled_results
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ pytest.importorskip("radiomics")
 from radiomics import cShape
 
 from radllm_backend.features.mesh import mesh_coefficients
-from Testing.support.generated_cases import cases
+from Testing.features.generated_cases import cases
 
 
 @cases(60)

@@ -17,7 +17,7 @@ pytest.importorskip("radiomics")
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.extraction import Settings, extract, load_settings, measure
 from radllm_backend.imaging.lesion import Lesion
-from Testing.support.generated_cases import cases
+from Testing.features.generated_cases import cases
 from Testing.support.whole_images import lesion_of, some_settings, whole
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # means of nothing, in PyRadiomics

@@ -24,10 +24,10 @@ from radllm_backend.models.heads import (
     LinearHead,
     WeightedMean,
     head_file,
-    joined,
     log_odds,
     pooling_of,
     read_head,
+    side_by_side,
     weighted_mean,
 )
 
@@ -50,7 +50,7 @@ def mean_of_two(weight=0.3) -> WeightedMean:
 
 def with_estimator(classifier=LogisticRegression, **options) -> EstimatorHead:
     estimator = classifier(**options)
-    return EstimatorHead("logistic regression", "mean", estimator.fit(joined(DESIGN, EMBEDDINGS["mean"]), LABELS))
+    return EstimatorHead("logistic regression", "mean", estimator.fit(side_by_side(DESIGN, EMBEDDINGS["mean"]), LABELS))
 
 
 HEADS = {"linear": linear, "weighted mean": mean_of_two, "estimator": with_estimator}
@@ -106,7 +106,7 @@ def test_a_mean_of_certainties_stays_finite_and_one_in_a_million_away_from_them(
 
 def test_an_estimator_reads_the_features_first_and_then_the_hidden_states():
     head = with_estimator()
-    both = joined(DESIGN, EMBEDDINGS["mean"])
+    both = side_by_side(DESIGN, EMBEDDINGS["mean"])
     assert both.dtype == np.float64
     assert np.array_equal(both[:, :COLUMNS], DESIGN)
     assert np.array_equal(both[:, COLUMNS:], EMBEDDINGS["mean"])
