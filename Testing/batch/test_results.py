@@ -1,62 +1,24 @@
-"""The file of a batch's results: each lesion once, nothing lost, every bad file in a sentence; exports and summary."""
+"""The file of a batch's results: each lesion once, nothing lost, and every bad file in a sentence."""
 
 from __future__ import annotations
 
-import csv
 import re
 import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import html5lib
 import pytest
-from bs4 import BeautifulSoup
 
 from radllm_backend.batch import results as batch_results
-from radllm_backend.batch.candidates import Candidate, Found, Refusal
-from radllm_backend.batch.page import Page, summary_html, write_page
-from radllm_backend.batch.results import Counts, Results, Row, open_results, reading_of, title_of
-from radllm_backend.batch.tables import write_exports
+from radllm_backend.batch.candidates import Candidate
+from radllm_backend.batch.results import BINS, Counts, Overview, Results, Row, open_results, reading_of, title_of
 from radllm_backend.errors import RadllmError
-from radllm_backend.features.extraction import load_settings
-from radllm_backend.features.table import read_table
-from radllm_backend.models.prediction import RESEARCH_USE_ONLY, Band
+from radllm_backend.models.prediction import Additive
+from Testing.batch.rows import OF_RUN, failed, row
 from Testing.support.batch_cases import candidate
-from Testing.support.report_cases import FEATURES, HASHES, MODEL, prediction
-
-SETTINGS = load_settings("breast-ultrasound")
-OF_RUN = (SETTINGS.sha256, HASHES["model"])
-VALUES = FEATURES.model_copy(
-    update={"values": {"original_shape2D_Sphericity": 0.5, "original_firstorder_Energy": None}}
-)
-
-
-def row(number: int, **changes: Any) -> Row:
-    """A lesion that is done."""
-    chosen = candidate(number)
-    found = prediction(probability=number % 100 / 100)
-    words = {name: getattr(chosen, name) for name in ("kind", "modality", "series_description", "segment", "number")}
-    given = {
-        "key": chosen.key,
-        "settings_sha256": SETTINGS.sha256,
-        "model_sha256": HASHES["model"],
-        "lesion": title_of(chosen),
-        "series": chosen.series,
-        "source": chosen.source,
-        "status": "done",
-        "probability": found.probability,
-        "call": found.call,
-        "cautions": ("few-pixels", "b"),
-        "prediction": found,
-        "features": VALUES,
-        "seconds": 0.25,
-    }
-    return Row(**{**words, **given, **changes})
-
-
-def failed(number: int, reason: str = "It is gone: put it back.", **changes: Any) -> Row:
-    nothing = dict.fromkeys(("probability", "call", "prediction", "features"))
-    return row(number, status="failed", reason=reason, cautions=(), **{**nothing, **changes})
+from Testing.support.report_cases import prediction
 
 
 @pytest.fixture
@@ -134,7 +96,202 @@ def test_rows_of_a_failed_transaction_are_not_there(file: Path) -> None:
         assert results.counts(*OF_RUN).done == 2
 
 
+# --- what all rows say together -------------------------------------------------------------------------------------
+
+
+def test_only_a_lesion_whose_prediction_says_why_is_explained(file: Path) -> None:
+    why = Additive(baseline=-0.4, baseline_probability=0.401, error=0.034)
+    with open_results(file) as results:
+        results.add([row(1), row(2, prediction=prediction(additive=why)), failed(3), row(4, model_sha256="e" * 64)])
+        assert results.explained(*OF_RUN) == {candidate(1).key: False, candidate(2).key: True}
+
+
+def test_rows_of_a_run_come_in_the_order_of_their_keys_and_no_others(file: Path) -> None:
+    with open_results(file) as results:
+        results.add([row(number) for number in range(150)])
+        results.add([row(200, model_sha256="e" * 64), row(201, settings_sha256="d" * 64)])
+        keys = [one.key for one in results.rows(*OF_RUN)]
+    assert keys == sorted(candidate(number).key for number in range(150))
+
+
+def test_the_overview_counts_every_lesion_of_the_run(file: Path) -> None:
+    calls = ("likely benign", "uncertain", "likely malignant")
+    done = {0: 0.0, 1: 0.0499, 2: 0.05, 3: 0.95, 4: 1.0, 5: 0.5, 6: 0.51}
+    with open_results(file) as results:
+        results.add(
+            [
+                row(
+                    number,
+                    probability=probability,
+                    call=calls[1 if number < 3 else 2 * (number < 6)],
+                    modality="MG" if number == 6 else "US",
+                    cautions=("few-pixels", "a") if number == 6 else ("few-pixels", "c"),
+                )
+                for number, probability in done.items()
+            ]
+        )
+        results.add([failed(8, "Second.", lesion="b"), failed(9, "First.", lesion="a"), failed(7, "No.", lesion="c")])
+        results.add([row(20, settings_sha256="d" * 64), failed(21, model_sha256="e" * 64)])
+        overview = results.overview(*OF_RUN, most_failures=2)
+        assert results.overview("d" * 64, OF_RUN[1], 2).counts == Counts(done=1, failed=0)
+    assert overview.counts == Counts(done=7, failed=3)
+    assert list(overview.calls.items()) == [("likely malignant", 3), ("uncertain", 3), ("likely benign", 1)]
+    assert list(overview.cautions.items()) == [("few-pixels", 7), ("c", 6), ("a", 1)]
+    assert list(overview.probabilities) == ["MG", "US"]
+    assert {part: many for part, many in enumerate(overview.probabilities["US"]) if many} == {0: 2, 1: 1, 10: 1, 19: 2}
+    assert [part for part, many in enumerate(overview.probabilities["MG"]) if many] == [10]
+    assert {len(parts) for parts in overview.probabilities.values()} == {BINS} == {20}
+    assert overview.failures == [("a", candidate(9).key, "First."), ("b", candidate(8).key, "Second.")]
+    assert overview.example is not None
+    assert overview.example.versions == prediction().versions
+
+
+def test_the_overview_of_nothing_and_of_failures_alone(file: Path) -> None:
+    with open_results(file) as results:
+        nothing = results.overview(*OF_RUN, most_failures=5)
+        results.add([failed(1)])
+        failures = results.overview(*OF_RUN, most_failures=5)
+    assert nothing == Overview(
+        counts=Counts(done=0, failed=0), calls={}, cautions={}, probabilities={}, failures=[], example=None
+    )
+    assert (failures.counts, failures.calls, failures.example) == (Counts(done=0, failed=1), {}, None)
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "title"),
+    [
+        ({}, "Generated: lesion"),
+        ({"segment": ""}, "Generated: 1"),
+        ({"segment": "", "number": None}, "Generated"),
+        ({"series_description": ""}, "US: lesion"),
+        ({"series_description": "", "modality": ""}, "SEG: lesion"),
+        ({"kind": "mask"}, "seg.dcm: lesion"),
+        ({"kind": "mask", "segment": "", "number": 0}, "seg.dcm: 0"),
+        ({"kind": "mask", "segment": "", "number": None}, "seg.dcm"),
+    ],
+)
+def test_the_title_of_a_lesion(words: dict[str, Any], title: str) -> None:
+    assert title_of(candidate(1).model_copy(update=words)) == title
+
+
+def test_what_the_values_of_a_mask_hang_on_beside_its_content() -> None:
+    mask = candidate(1).model_copy(update={"kind": "mask", "spacing": "0.1"})
+    assert reading_of(mask) == "US 0.1"
+    assert reading_of(mask.model_copy(update={"modality": ""})) == "0.1"
+    assert reading_of(mask.model_copy(update={"spacing": ""})) == "US"
+    assert reading_of(candidate(1).model_copy(update={"spacing": "0.1"})) == ""
+
+
+# --- one sentence for whatever goes wrong ---------------------------------------------------------------------------
+
+ASKED: dict[str, Callable[[Results], Any]] = {
+    "add": lambda results: results.add([row(1)]),
+    "is_settled": lambda results: results.is_settled(candidate(1), *OF_RUN, retry=False),
+    "explained": lambda results: results.explained(*OF_RUN),
+    "rows": lambda results: list(results.rows(*OF_RUN)),
+    "counts": lambda results: results.counts(*OF_RUN),
+    "overview": lambda results: results.overview(*OF_RUN, 1),
+    "cautions": lambda results: results._caution_counts(*OF_RUN),
+    "histograms": lambda results: results._histograms(*OF_RUN),
+}
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_whatever_is_asked_of_a_closed_file_is_refused_with_its_name(file: Path, what: str) -> None:
+    with open_results(file) as results:
+        pass
+    with pytest.raises(RadllmError) as caught:
+        ASKED[what](results)
+    assert str(caught.value) == (
+        f"{file} cannot be read or written (Cannot operate on a closed database.): check the disk, or give another "
+        "output folder."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("SQLITE_BUSY", "Another program holds {}: close it there, and give the same command again."),
+        ("SQLITE_LOCKED_SHAREDCACHE", "Another program holds {}: close it there, and give the same command again."),
+        (
+            "SQLITE_FULL",
+            "The disk of {} is full: free some space, and give the same command again; what is done is kept.",
+        ),
+        ("SQLITE_NOTADB", "{} is damaged: move it away, or give another output folder."),
+        ("SQLITE_CORRUPT_INDEX", "{} is damaged: move it away, or give another output folder."),
+        ("SQLITE_IOERR", "{} cannot be read or written (what it says): check the disk, or give another output folder."),
+    ],
+)
+def test_what_sqlite_raises_as_one_sentence(file: Path, name: str, sentence: str) -> None:
+    """Also what no test can bring about, such as a disk that fails."""
+    error = sqlite3.OperationalError("what it says")
+    error.sqlite_errorname = name
+    with open_results(file) as results:
+        results._connection.close()
+        results._connection = Raises(error)  # type: ignore[assignment]
+        with pytest.raises(RadllmError) as caught:
+            results.counts(*OF_RUN)
+        assert str(caught.value) == sentence.format(file)
+        assert caught.value.__cause__ is error
+
+
+class Raises:
+    """A connection that fails whatever it is asked."""
+
+    def __init__(self, error: sqlite3.Error) -> None:
+        self.error = error
+
+    def execute(self, *given: object) -> None:
+        raise self.error
+
+    def close(self) -> None:
+        pass
+
+
 # --- files that cannot be opened ------------------------------------------------------------------------------------
+
+
+def test_a_new_file_says_what_it_is_and_keeps_whole_transactions(file: Path) -> None:
+    with open_results(file) as results:
+        asked = {
+            name: results._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("application_id", "user_version", "journal_mode", "synchronous")
+        }
+        assert results.path == file
+    assert asked == {"application_id": 0x5241444C, "user_version": 1, "journal_mode": "wal", "synchronous": 1}
+    columns = [name for _, name, *_ in sqlite3.connect(file).execute("PRAGMA table_info(results)")]
+    assert columns == list(Row.model_fields)
+
+
+def test_an_empty_file_becomes_one_of_these(file: Path) -> None:
+    file.touch()
+    with open_results(file) as results:
+        results.add([row(1)])
+    with open_results(file) as results:
+        assert results.counts(*OF_RUN).done == 1
+
+
+def test_the_sentences_about_a_file_that_cannot_be_opened(file: Path) -> None:
+    with open_results(file):
+        expected = f"Another radllm batch writes {file}: wait until it is done, or give another output folder."
+        assert problem(file) == expected
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    assert problem(file) == (
+        f"{file} is of version 99 and this radllm writes version 1: give another output folder, or use the radllm that "
+        "wrote it."
+    )
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA application_id = 7")
+    assert problem(file) == f"{file} is not a file of radllm batch: move it away, or give another output folder."
+    gone = file.parent / "absent" / "results.sqlite"
+    (file.parent / "absent").write_text("in the way")
+    assert re.fullmatch(
+        re.escape(str(gone)) + r" cannot be written \([A-Z][\w ]+\): choose another output folder\.", problem(gone)
+    )
 
 
 def test_a_file_of_another_version(file: Path) -> None:
@@ -183,102 +340,3 @@ def test_a_file_that_another_program_holds(file: Path, monkeypatch: pytest.Monke
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "results.sqlite").mkdir()
     assert "cannot be" in problem(tmp_path / "results.sqlite")
-
-
-# --- exports and summary --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def filled(file: Path):
-    with open_results(file) as results:
-        results.add([row(number) for number in range(5)])
-        results.add([failed(5, "It is <b>gone</b>: put it back."), row(9, settings_sha256="d" * 64)])
-        yield results
-
-
-def test_the_csv_is_a_feature_table_with_a_line_for_each_lesion(filled: Results, tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
-    write_exports(tmp_path, filled, *OF_RUN)
-    table = read_table(tmp_path / "results.csv")
-    assert len(table) == 6
-    assert table.features == tuple(VALUES.values)
-    assert sorted(table.columns["status"]) == ["done"] * 5 + ["failed"]
-    assert table.lesions()[0] == "Generated: lesion"
-    lines = list(csv.DictReader((tmp_path / "results.csv").open()))
-    rows = {one.key: one for one in filled.rows(*OF_RUN)}
-    for line in lines:
-        one = rows[line["key"]]
-        assert line["reason"] == one.reason
-        assert (float(line["probability"]) if line["probability"] else None) == one.probability
-        assert line["cautions"] == ";".join(one.cautions)
-    assert not list(tmp_path.glob(".*.partial"))
-
-
-def test_the_parquet_file_says_the_same(filled: Results, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
-    write_exports(tmp_path, filled, *OF_RUN)
-    table = parquet.read_table(tmp_path / "results.parquet")
-    assert table.num_rows == 6
-    rows = list(filled.rows(*OF_RUN))
-    assert table["probability"].to_pylist() == [one.probability for one in rows]
-    assert table["key"].to_pylist() == [one.key for one in rows]
-    spheric = [one.features.values["original_shape2D_Sphericity"] if one.features else None for one in rows]
-    assert table["original_shape2D_Sphericity"].to_pylist() == spheric
-
-
-def test_an_export_that_cannot_be_written_leaves_nothing(filled: Results, tmp_path: Path) -> None:
-    (tmp_path / "results.csv").mkdir()
-    with pytest.raises(RadllmError, match="results.csv cannot be written"):
-        write_exports(tmp_path, filled, *OF_RUN)
-    assert not list(tmp_path.glob(".*.partial"))
-
-
-def page(results: Results) -> Page:
-    left_out = [Refusal(what="Series <i>7</i>", reason="It has no segmentation: segment it first.")]
-    return Page.of(results, MODEL, SETTINGS, Found(candidates=[], refusals=left_out), "radllm batch --model test")
-
-
-def test_the_summary_says_everything_and_text_stays_text(filled: Results, tmp_path: Path) -> None:
-    write_page(tmp_path, page(filled))
-    html = (tmp_path / "summary.html").read_text(encoding="utf-8")
-    html5lib.HTMLParser(strict=True).parse(html)
-    assert not re.search(r"<script|https?://|\son\w+=|src=", html)
-    soup = BeautifulSoup(html, "html.parser")
-    words = " ".join(soup.get_text(" ").split())
-    for text in (
-        RESEARCH_USE_ONLY,
-        "Classified 5",
-        "of these likely malignant 5",
-        "Failed 1",
-        "Left out of the source 1",
-        "few-pixels 5",
-        "It is <b>gone</b>: put it back.",
-        "Series <i>7</i>",
-        "radllm batch --model test",
-        MODEL.sha256,
-        SETTINGS.sha256,
-        "5 lesions; the upright line is the threshold, 42.0%",
-    ):
-        assert text in words
-    assert len(soup.select("svg .fill")) == 1
-    assert soup.select_one("svg desc").get_text().startswith("0.0% to 5.0%: 5;")
-
-
-def test_bars_are_as_high_as_their_numbers_and_coloured_by_their_call(file: Path) -> None:
-    band = Band(low=0.4, high=0.5, confidence=0.8)
-    numbers = [*range(0, 4), 42, *range(90, 92)]
-    with open_results(file) as results:
-        results.add([row(one, prediction=prediction(band=band)) for one in numbers])
-        results.add([row(200, modality="MG", probability=1.0)])
-        shown = {one.modality: one for one in page(results).distributions()}
-    assert [bar.side for bar in shown["US"].bars] == ["benign", "uncertain", "malignant"]
-    assert [round(bar.height, 6) for bar in shown["US"].bars] == [80, 20, 40]
-    assert [bar.x for bar in shown["MG"].bars] == [10 + 19 * 19]
-
-
-def test_a_summary_of_nothing_but_failures(file: Path) -> None:
-    with open_results(file) as results:
-        results.add([failed(1)])
-        html = summary_html(page(results))
-    html5lib.HTMLParser(strict=True).parse(html)
-    assert "<svg" not in html

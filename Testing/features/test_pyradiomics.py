@@ -4,40 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("radiomics")
-from radiomics import cShape
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.features.cropping import Margin, Source
 from radllm_backend.features.extraction import Settings, extract, load_settings, measure
-from radllm_backend.features.mesh import mesh_coefficients
 from radllm_backend.imaging.lesion import Lesion
+from Testing.features.generated_cases import cases
 from Testing.support.whole_images import lesion_of, some_settings, whole
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # means of nothing, in PyRadiomics
 POINTWISE = ("Square", "SquareRoot", "Logarithm", "Exponential")
-FACTOR = int(os.environ.get("RADLLM_CASES", "1"))
-"""How many times as many generated cases as usual, which are then others each time."""
-
-
-def cases(count: int):
-    slow = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
-    return settings(
-        max_examples=count * FACTOR,
-        derandomize=FACTOR == 1,
-        phases=[Phase.generate],  # to shrink a case would take minutes
-        deadline=None,
-        suppress_health_check=slow,
-    )
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -204,33 +188,7 @@ def test_a_lesion_too_small_for_the_settings(refused):
         measure(lesion, some_settings(3, {"Original": {}}, **refused))
 
 
-@cases(60)
-@given(st.tuples(*[st.integers(1, 9)] * 3), st.floats(0.05, 1), st.integers(0, 99), st.tuples(*[st.floats(0.1, 5)] * 3))
-def test_the_mesh_of_any_mask(shape, share, seed, spacing):
-    mask = np.pad(np.random.default_rng(seed).random(shape) <= share, 1)
-    mask[1, 1, 1] = True
-    surface, volume, diameters = cShape.calculate_coefficients(mask, np.array(spacing))
-    ours = mesh_coefficients(mask, np.array(spacing))
-    assert ours[:2] == pytest.approx((surface, volume), rel=5e-13, abs=1e-13)
-    assert [ours[2][axis] for axis in range(4)] == pytest.approx(diameters, rel=5e-13)
-
-
 # --- margins --------------------------------------------------------------------------------------------------------
-
-
-def region_size(start: int, margin: Margin) -> tuple[int, ...]:
-    image = sitk.Image(100, 80, sitk.sitkInt32)
-    return Source(image, image, (start, 40), (10, 10), lambda one: one).region(margin).image.GetSize()
-
-
-def test_a_region_ends_where_the_image_ends():
-    assert region_size(50, Margin((8, 3))) == (26, 16)
-    assert region_size(2, Margin((8, 3))) == (20, 16)
-
-
-def test_a_filter_that_wraps_gets_the_whole_axis_near_an_edge():
-    assert region_size(50, Margin((8, 3), wraps=True)) == (26, 16)
-    assert region_size(2, Margin((8, 3), wraps=True)) == (100, 16)
 
 
 def test_pyradiomics_is_not_given_pixels_far_from_the_lesion(monkeypatch):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.base import clone
 from sklearn.feature_selection import f_classif, mutual_info_classif
+from sklearn.utils import get_tags
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.selection import (
@@ -64,6 +65,40 @@ def test_constant_and_incomplete_columns_are_never_taken():
         mrmr(spoiled, labels, 5)
 
 
+def test_too_few_features_are_said_with_their_numbers():
+    values, labels = lesions()
+    with pytest.raises(RadllmError) as caught:
+        mrmr(values, labels, 5)
+    assert str(caught.value) == (
+        "Only 4 features vary between the training lesions and 5 are wanted: ask for fewer or extract more."
+    )
+
+
+def test_what_is_rounding_noise_hangs_on_the_size_of_the_values():
+    random = np.random.default_rng(0)
+    noise = random.uniform(-1, 1, 50)
+    noise /= noise.std()
+    sizes = (1e-12, 1.0, 1e9)
+    shaky = np.column_stack([size * (1 + 1e-10 * noise) for size in sizes])
+    steady = np.column_stack([size * (1 + 1e-8 * noise) for size in sizes])
+    assert not usable_columns(shaky).any()
+    assert usable_columns(steady).all()
+    around_zero = np.column_stack([np.zeros(50), 1e-31 * noise, 1e-38 * np.sign(noise), 1e-41 * noise])
+    assert usable_columns(around_zero).tolist() == [False, True, True, False]
+    assert usable_columns(np.column_stack([-size * (1 + 1e-8 * noise) for size in sizes])).all()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the deviation of nothing
+def test_without_lesions_no_column_is_usable():
+    assert usable_columns(np.empty((0, 3))).tolist() == [False] * 3
+
+
+def test_a_column_with_a_gap_says_nothing_of_the_others():
+    values, _ = lesions()
+    values[3, 0], values[5, 2] = np.nan, np.inf
+    assert usable_columns(values).tolist() == [False, True, False, True]
+
+
 def test_by_name_and_with_one_column():
     values, labels = lesions()
     assert select_features(["a"], values[:, :1], labels, 1) == ["a"]
@@ -97,6 +132,41 @@ def test_each_step_takes_the_largest_quotient(relevance):
         assert now == max(quotients, key=quotients.get)
 
 
+def plain_mrmr(values, labels, redundancy):
+    """Ding and Peng's quotient for every column, one pair of columns at a time, with any summary of the redundancy."""
+    columns = range(values.shape[1])
+    benign, malignant = values[labels == 0], values[labels == 1]
+    within = sum(((group - group.mean(axis=0)) ** 2).sum(axis=0) for group in (benign, malignant))
+    between = sum(len(group) * (group.mean(axis=0) - values.mean(axis=0)) ** 2 for group in (benign, malignant))
+    strength = between / (within / (len(labels) - 2))
+
+    def correlation(one, other):
+        first, second = (values[:, column] - values[:, column].mean() for column in (one, other))
+        return abs(first @ second) / (first @ first * (second @ second)) ** 0.5
+
+    taken = [max(columns, key=lambda column: strength[column])]
+    while len(taken) < len(columns):
+        left = [column for column in columns if column not in taken]
+        taken.append(
+            max(left, key=lambda column: strength[column] / redundancy([correlation(column, one) for one in taken]))
+        )
+    return taken
+
+
+def test_the_redundancy_is_the_mean_over_those_already_taken():
+    """One sample rarely tells the mean from the largest correlation: of sixty some do."""
+    told_apart = 0
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        labels = np.arange(120) % 2
+        shifts = random.uniform(0, 1, 6)
+        values = random.normal(size=(120, 6)) @ random.normal(size=(6, 6)) + labels[:, None] * shifts
+        expected = plain_mrmr(values, labels, np.mean)
+        assert mrmr(values, labels, 6) == expected
+        told_apart += plain_mrmr(values, labels, max) != expected
+    assert told_apart >= 5
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 12), st.sampled_from([0.3, 0.6, 0.9, 0.99]))
 def test_of_what_stays_nothing_correlates_and_all_that_goes_had_a_stronger_double(seed, columns, limit):
@@ -117,6 +187,11 @@ def test_of_what_stays_nothing_correlates_and_all_that_goes_had_a_stronger_doubl
         assert any(correlation(gone, one) >= limit - 1e-12 and strength[one] >= strength[gone] for one in kept)
 
 
+def test_of_many_equal_features_the_first_stays():
+    values, labels = lesions()
+    assert uncorrelated(np.repeat(values[:, 1:2], 60, axis=1), labels, 0.95) == [0]
+
+
 def test_of_two_equal_features_the_earlier_stays_even_if_one_is_curved():
     values, labels = lesions()
     strong = values[:, 1]
@@ -124,6 +199,36 @@ def test_of_two_equal_features_the_earlier_stays_even_if_one_is_curved():
     cubed = np.sign(strong) * np.abs(strong) ** 7  # rank correlation 1, Pearson's well below
     assert abs(np.corrcoef(strong, cubed)[0, 1]) < 0.9
     assert uncorrelated(np.column_stack([cubed, strong]), labels, 0.95) == [1]
+
+
+def lasso_support(values, labels, inverse_penalty, steps=2000):
+    """Which coefficients of a balanced L1 logistic regression are not 0, by proximal gradient descent.
+
+    A. Beck and M. Teboulle, SIAM J Imaging Sci 2 (2009) 183. As in liblinear the intercept is penalised too.
+    """
+    columns = np.column_stack([(values - values.mean(axis=0)) / values.std(axis=0), np.ones(len(labels))])
+    sides = 2 * labels - 1
+    weights = inverse_penalty * len(labels) / 2 / np.where(labels == 1, labels.sum(), (1 - labels).sum())
+    length = 4 / (weights.max() * np.linalg.norm(columns, 2) ** 2)
+    coefficients = np.zeros(columns.shape[1])
+    for _ in range(steps):
+        slope = -columns.T @ (weights * sides / (1 + np.exp(sides * (columns @ coefficients))))
+        moved = coefficients - length * slope
+        coefficients = np.sign(moved) * np.maximum(np.abs(moved) - length, 0)
+    return np.flatnonzero(coefficients[:-1]).tolist()
+
+
+STRENGTHS = (0.03, 0.05, 0.1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_l1_keeps_what_the_lasso_keeps_also_where_one_class_is_rare(seed):
+    random = np.random.default_rng(seed)
+    labels = (np.arange(120) % 6 == 0).astype(int)
+    values = random.normal(size=(120, 10)) * 3 + 7 + labels[:, None] * random.uniform(0, 4, 10)
+    kept = [l1_selected(values, labels, strength) for strength in STRENGTHS]
+    assert kept == [lasso_support(values, labels, strength) for strength in STRENGTHS]
+    assert len(kept[0]) < len(kept[-1])
 
 
 def test_l1_keeps_more_under_a_weaker_penalty_and_never_nothing():
@@ -170,5 +275,82 @@ def test_a_selector_drops_what_many_lesions_lack_and_leaves_other_gaps_as_they_a
 def test_a_selector_says_where_no_feature_is_left():
     _, labels = lesions()
     for useless in (np.full((len(labels), 2), np.nan), np.ones((len(labels), 2))):
-        with pytest.raises(RadllmError, match="No feature varies"):
+        with pytest.raises(RadllmError) as caught:
             RadiomicsSelector().fit(useless, labels)
+        assert str(caught.value) == (
+            "No feature varies between the training lesions and is known of enough of them: "
+            "leave the feature columns out of the table or extract others."
+        )
+
+
+# --- what a selector passes on --------------------------------------------------------------------------------------
+
+
+def support(values, labels, *given, **more):
+    return RadiomicsSelector(*given, **more).fit(values, labels).get_support(indices=True).tolist()
+
+
+def test_what_a_selector_does_unless_told_otherwise():
+    defaults = {"method": "mrmr", "count": 8, "correlation": 0.95, "missing": 0.2, "inverse_penalty": 0.1, "seed": 0}
+    assert RadiomicsSelector().get_params() == defaults
+    tags = get_tags(RadiomicsSelector())
+    assert tags.input_tags.allow_nan
+    assert tags.target_tags.required
+
+
+def test_a_selector_that_takes_all_does_not_count():
+    values, labels = lesions()
+    assert support(values, labels, "all", count=1, correlation=None) == [0, 1, 2, 3]
+
+
+def test_a_selector_of_mutual_information_finds_what_the_f_statistic_cannot():
+    values, labels = ring()
+    assert [support(values, labels, method, count=1) for method in ("mrmr", "mrmr-mi")] == [[1], [0]]
+
+
+def test_a_selector_passes_the_penalty_on():
+    values, labels = lesions()
+    for strength in (1e-6, 0.03, 10.0):
+        kept = support(values, labels, "l1", correlation=None, inverse_penalty=strength)
+        assert kept == l1_selected(values, labels, strength)
+
+
+def test_a_selector_passes_the_seed_on():
+    """Many equal values: how the noise breaks ties between neighbours decides which feature seems to say more."""
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    values = random.integers(0, 4, size=(60, 8)).astype(float)
+    assert mrmr(values, labels, 2, "mutual information") == mrmr(values, labels, 2, "mutual information", seed=0)
+    by_seed = [support(values, labels, "mrmr-mi", count=2, correlation=None, seed=seed) for seed in range(4)]
+    assert by_seed == [sorted(mrmr(values, labels, 2, "mutual information", seed)) for seed in range(4)]
+    assert len(set(map(tuple, by_seed))) > 1
+
+
+def test_a_feature_may_lack_just_the_share_that_is_allowed():
+    values, labels = lesions()
+    values[:40, 1] = np.nan  # 40 of 200
+    assert 1 in support(values, labels, "all", correlation=None, missing=0.2)
+    values[40, 1] = np.nan
+    assert 1 not in support(values, labels, "all", correlation=None, missing=0.2)
+
+
+def test_what_is_missing_counts_as_the_median_and_not_as_the_mean():
+    """Of a skewed feature the mean lies where few lesions do."""
+    random = np.random.default_rng(7)
+    labels = np.arange(200) % 2
+    values = np.exp(2 * random.normal(size=(200, 5)) + labels[:, None] * random.uniform(0, 2, 5))
+    values[(labels == 0) & (random.random(200) < 0.38), :2] = np.nan
+    by_median, by_mean = (
+        [mrmr(np.where(np.isnan(values), middle(values, axis=0), values), labels, count) for count in (1, 2, 3)]
+        for middle in (np.nanmedian, np.nanmean)
+    )
+    found = [support(values, labels, count=count, correlation=None, missing=0.5) for count in (1, 2, 3)]
+    assert found == [sorted(kept) for kept in by_median] != [sorted(kept) for kept in by_mean]
+
+
+def test_a_table_of_objects_is_read_as_numbers():
+    values, labels = lesions()
+    objects = values.astype(object)
+    objects[3, 0] = None
+    numbers = objects.astype(float)
+    assert support(objects, labels, count=2) == support(numbers, labels, count=2)

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.language import base_model_cache as model_cache
 from radllm_backend.language import base_models, fetching
 from radllm_backend.language.base_models import BaseModelFolder
 from radllm_backend.language.fetching import CatalogueEntry
@@ -233,14 +232,6 @@ def test_a_cache_that_cannot_be_made_is_one_sentence(
     monkeypatch.setenv("RADLLM_CACHE", str(tmp_path / "file"))
     with pytest.raises(RadllmError, match=r"cannot be written \(Not a directory\).*RADLLM_CACHE"):
         base_models.pull("tiny", wheelhouse=wheelhouse)
-
-
-def test_the_cache_is_where_the_environment_says_or_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RADLLM_CACHE", "~/somewhere")
-    assert model_cache.cache_folder() == Path.home() / "somewhere"
-    monkeypatch.setenv("RADLLM_CACHE", "")
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-    assert model_cache.cache_folder().is_relative_to(Path.home())
 
 
 # ------------------------------------------------------------------------------------- verifying, listing and removing

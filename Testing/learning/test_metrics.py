@@ -215,8 +215,16 @@ def test_treating_all_is_worth_the_prevalence_less_the_harm():
     labels = np.repeat([0, 1], [70, 30])
     assert treat_all(labels, [0, 0.3, 0.5]) == pytest.approx([0.3, 0.0, 0.3 - 0.7])
     assert decision_curve(labels, labels.astype(float), [0.2, 0.8]) == pytest.approx([0.3, 0.3])
-    with pytest.raises(RadllmError, match="threshold"):
-        decision_curve(labels, labels.astype(float), [0.5, 1.0])
+
+
+@pytest.mark.parametrize("thresholds", [[0.5, 1.0], [-0.1, 0.5], [1.5]])
+def test_a_threshold_that_is_no_probability_below_one_is_refused(thresholds):
+    labels = np.array([0, 1])
+    with pytest.raises(RadllmError) as caught:
+        decision_curve(labels, labels.astype(float), thresholds)
+    assert str(caught.value) == (
+        "A threshold of a decision curve is not a probability below 1: give numbers from 0 to 0.99."
+    )
 
 
 # --- calibration ----------------------------------------------------------------------------------------------------
@@ -260,6 +268,22 @@ def test_equal_probabilities_go_to_the_bin_of_their_middle():
     assert expected_calibration_error(labels, probabilities, bins=2) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("below", "tied", "lower"), [(1, 7, True), (2, 7, False), (0, 9, True), (3, 5, False)])
+def test_equal_probabilities_go_to_the_bin_of_their_middle_rank_of_ten(below, tied, lower):
+    probabilities = np.repeat([0.1, 0.5, 0.9], [below, tied, 10 - below - tied])
+    curve = calibration_curve(np.arange(10) % 2, probabilities, bins=2)
+    assert [one.lesions for one in curve] == ([below + tied, 10 - below - tied] if lower else [below, 10 - below])
+
+
+def test_the_highest_score_need_not_be_drawn():
+    """Nor the lowest: what was not drawn has a place in no bin, and weighs nothing."""
+    labels, probabilities = np.array([0, 1, 0, 1]), np.array([0.1, 0.4, 0.7, 0.95])
+    counts = np.array([[0, 2, 1, 1], [1, 1, 2, 0]])
+    drawn = [np.repeat(np.arange(4), one) for one in counts]
+    expected = [expected_calibration_error(labels[rows], probabilities[rows], 3) for rows in drawn]
+    assert expected_calibration_error(labels, probabilities, 3, counts) == pytest.approx(expected)
+
+
 def test_without_ties_bins_are_equally_full():
     probabilities = np.random.default_rng(3).random(104)
     assert {one.lesions for one in calibration_curve(np.arange(104) % 2, probabilities)} == {10, 11}
@@ -291,8 +315,16 @@ def test_whole_patients_are_drawn_as_many_as_there_are():
     assert (counts != patient_bootstrap(groups, labels, rounds=3000, seed=6)).any()
 
 
-def test_every_round_holds_both_classes():
-    labels = np.array([1, 0, 0, 0, 0, 0])
+def test_there_are_two_thousand_rounds_of_the_seed_0_unless_told_otherwise():
+    labels, groups = np.arange(10) % 2, np.arange(10).astype(str)
+    counts = patient_bootstrap(groups, labels)
+    assert counts.shape == (2000, 10)
+    np.testing.assert_array_equal(counts, patient_bootstrap(groups, labels, rounds=2000, seed=0))
+
+
+@pytest.mark.parametrize("rare", [0, 1])
+def test_every_round_holds_both_classes(rare):
+    labels = np.array([rare, *[1 - rare] * 5])
     counts = patient_bootstrap(np.array(list("abcdef")), labels, rounds=500)
     assert (counts @ labels > 0).all()
     assert (counts @ (1 - labels) > 0).all()
@@ -338,10 +370,15 @@ def test_one_class_alone_is_refused_in_words(figure):
 
 
 def test_delong_needs_two_lesions_of_each_class():
-    with pytest.raises(RadllmError, match="one class were judged \\(1, at least 2 needed"):
+    with pytest.raises(RadllmError) as caught:
         delong_interval(np.array([0, 0, 1]), np.arange(3.0))
+    assert str(caught.value) == (
+        "Too few lesions of one class were judged (1, at least 2 needed): add benign and malignant ones."
+    )
 
 
 def test_a_missing_score_is_never_ranked():
-    with pytest.raises(RadllmError, match="no score"):
-        area_under_curve(np.array([0, 0, 1]), np.array([0, np.nan, 1]))
+    for missing in (np.nan, np.inf, -np.inf):
+        with pytest.raises(RadllmError) as caught:
+            area_under_curve(np.array([0, 0, 1]), np.array([0, missing, 1]))
+        assert str(caught.value) == "A lesion has no score or an infinite one: run its model again."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -129,6 +131,30 @@ def test_a_good_model_calls_few_lesions_uncertain_and_fewer_where_less_confidenc
     assert shares[2] < 0.03 < 0.2 < shares[-1]
 
 
+def sets(reference, confidence):
+    """From where on the set of a lesion holds 'malignant' and up to where 'benign', in whole numbers of lesions."""
+    alpha, benign, malignant = 1 - confidence, reference.benign, reference.malignant
+    below = math.floor((len(malignant) + 1) * alpha)
+    above = math.ceil((len(benign) + 1) * confidence)
+    from_malignant = malignant[below - 1] if below else 0.0
+    return from_malignant, benign[above - 1] if above <= len(benign) else 1.0
+
+
+@given(several(1), several(1), st.integers(10, 19))
+def test_the_band_by_its_definition_in_exact_fractions(benign, malignant, twentieths):
+    """Of the confidences from the one asked for upwards, the last before the edges lie the right way round."""
+    own, asked = reference(benign, malignant), Fraction(twentieths, 20)
+    steps = {Fraction(rank, len(own.benign) + 1) for rank in range(len(own.benign) + 2)}
+    steps |= {1 - Fraction(rank, len(own.malignant) + 1) for rank in range(len(own.malignant) + 2)}
+    higher = sorted(step for step in steps if asked < step <= 1)
+    edges = [sets(own, confidence) for confidence in (asked, *higher)]
+    crossed = list(itertools.takewhile(lambda pair: pair[0] > pair[1], edges))
+    expected = sorted(crossed[-1] if crossed else edges[0])
+    found = band(own, float(asked))
+    assert [found.low, found.high] == expected
+    assert found.confidence == float(asked)
+
+
 @pytest.mark.parametrize("confidence", [0.49, 0.995, 0.0, 1.0, -0.8, 80, float("nan")])
 def test_other_confidences_are_refused(confidence):
     with pytest.raises(
@@ -146,8 +172,12 @@ def test_a_reference_sorts_each_class():
 
 
 def test_lesions_of_one_class_are_no_reference():
-    with pytest.raises(RadllmError, match="needs benign and malignant lesions"):
-        ConformalReference.from_scores(np.array([0.9, 0.2]), np.array([1, 1]))
+    for label in (0, 1):
+        with pytest.raises(RadllmError) as caught:
+            ConformalReference.from_scores(np.array([0.9, 0.2]), np.full(2, label))
+        assert str(caught.value) == (
+            "An uncertain band needs benign and malignant lesions: add lesions of the other class."
+        )
 
 
 @pytest.mark.parametrize("benign", [[], [0.2, 0.1], [-0.1], [1.1], [float("nan")], [0.5] * (MOST_SCORES + 1)])

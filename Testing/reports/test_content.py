@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radllm_backend.models.prediction import Counterfactual, DescriptorShare, Stability
-from radllm_backend.reports.geometry import strip
+from radllm_backend.reports.content import signed, significant
 from radllm_backend.reports.html import report_html
 from Testing.support.report_cases import (
     CARD,
@@ -24,7 +24,6 @@ from Testing.support.report_cases import (
     report_of,
     section,
     share,
-    summary,
     words,
 )
 
@@ -128,21 +127,6 @@ def test_a_strip_shows_both_classes_and_the_lesion() -> None:
     assert not section(page(FULL), "features").select(".strip")
 
 
-@given(value=st.floats(allow_nan=False, allow_infinity=False), apart=st.floats(-1e6, 1e6))
-def test_a_strip_holds_any_value(value: float, apart: float) -> None:
-    drawing = strip(summary(NAMES[0], apart), value)
-    for lane in drawing.lanes:
-        places = (lane.whiskers[0], lane.box[0], lane.median, lane.box[1], lane.whiskers[1])
-        assert list(places) == sorted(places)
-        assert 0 < places[0] <= places[-1] < 100
-    assert 0 <= drawing.mark <= 100
-    if drawing.beyond:
-        assert drawing.mark == (0 if drawing.beyond < 0 else 100)
-        assert 0 < drawing.arrow < 100  # an arrowhead points out of the drawing
-    benign, malignant = drawing.lanes
-    assert (benign.median < malignant.median) == (apart > 0) or abs(apart) < 1e-6
-
-
 def test_features_of_an_older_model_have_no_strip() -> None:
     older = [row.model_copy(update={"by_class": None}) for row in CARD.features]
     part = section(page(FULL, card=CARD.model_copy(update={"features": older})), "features")
@@ -197,3 +181,68 @@ def test_text_of_a_card_stays_text() -> None:
     )
     assert soup.get_text().count(evil) == 3
     assert not soup.find("script")
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def read(shown: str) -> float:
+    return float(shown.replace("−", "-"))
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0.0, "0.00"),
+        (0.0049, "0.00"),
+        (-0.0049, "0.00"),
+        (0.0051, "+0.01"),
+        (-0.0051, "−0.01"),
+        (0.01, "+0.01"),
+        (0.03, "+0.03"),
+        (-0.04, "−0.04"),
+        (0.049, "+0.05"),
+        (1.0, "+1.00"),
+        (-12.346, "−12.35"),
+        (9999.0, "+9999.00"),
+        (10000.0, "+1e+04"),
+        (-123456.0, "−1.23e+05"),
+    ],
+)
+def test_an_effect_has_two_decimals_and_a_sign_unless_it_is_nothing(number: float, shown: str) -> None:
+    assert signed(number) == shown
+
+
+@given(st.floats(-9999, 9999))
+def test_what_is_shown_of_an_effect_is_the_nearest_hundredth(number: float) -> None:
+    assert abs(read(signed(number)) - number) <= 0.005 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0.0, "0"),
+        (7.0, "7"),
+        (-7.0, "−7"),
+        (999999.0, "999999"),
+        (1e6, "1e+06"),
+        (0.04, "0.04"),
+        (-0.000123456, "−0.0001235"),
+        (12.3456, "12.35"),
+        (1234.56, "1235"),
+        (123456.7, "1.235e+05"),
+    ],
+)
+def test_a_value_has_four_significant_digits(number: float, shown: str) -> None:
+    assert significant(number) == shown
+
+
+def test_a_value_may_have_other_digits() -> None:
+    assert [significant(2 / 3, digits) for digits in (2, 3, 6)] == ["0.67", "0.667", "0.666667"]
+
+
+def test_small_effects_are_told_apart_on_the_page() -> None:
+    effects = {"Energy": 0.04, "Contrast": -0.03, "Kurtosis": 0.012, "Variance": 0.0}
+    shares = [share(name, effect) for name, effect in effects.items()]
+    cells = section(page(prediction(features=shares)), "features").select("tbody td.effect")
+    assert [words(cell) for cell in cells] == ["+0.04", "−0.03", "+0.01", "0.00"]

@@ -304,7 +304,15 @@ def test_times_are_read_at_a_glance(seconds, shown):
 
 
 @pytest.mark.parametrize(
-    ("number", "shown"), [(0.0004, "0.000"), (-0.0004, "0.000"), (0.0123, "+0.012"), (-0.5, "−0.500")]
+    ("number", "shown"),
+    [
+        (0.0004, "0.000"),
+        (-0.0004, "0.000"),
+        (0.0006, "+0.001"),
+        (-0.004, "−0.004"),
+        (0.0123, "+0.012"),
+        (-0.5, "−0.500"),
+    ],
 )
 def test_a_difference_has_a_sign_unless_it_is_nothing(number, shown):
     assert report._signed(number) == shown
