@@ -77,14 +77,14 @@ class _LoraLinearFunction(torch.autograd.Function):
         return below, None, rank_gradient.t() @ flat, (flat_gradient.t() @ in_rank).mul_(context.scale), None
 
 
-def quicken(model: Any) -> None:
+def quicken(model: nn.Module) -> None:
     """Let the plain linear layers of a model without a bias be `OneDnnLinear`; their weights stay where they are."""
     for module in model.modules():
         if type(module) is nn.Linear and module.bias is None:
             module.__class__ = OneDnnLinear
 
 
-def quicken_adapters(model: Any) -> None:
+def quicken_adapters(model: nn.Module) -> None:
     """Let the adapters that peft put on `OneDnnLinear` layers be trained in one step, where that gives peft's numbers.
 
     Where it does not, they stay peft's own layers, which take longer, and the log says so.
@@ -93,7 +93,7 @@ def quicken_adapters(model: Any) -> None:
         _quicken_adapters(model)
 
 
-def _quicken_adapters(model: Any) -> None:
+def _quicken_adapters(model: nn.Module) -> None:
     from peft.tuners.lora.layer import Linear as LoraLinear
 
     for module in model.modules():

@@ -82,6 +82,7 @@ def frozen(fold: Fold, change: dict[str, str] | None = None, shuffled: bool = Fa
         outside = {pooling: states.numpy() for pooling, states in fold.reader.embed(prompts).items()}
     learned = _learned(fold, *_concatenation(fold, "logistic regression", inside, outside, with_features=False))
     features = fold.write_as(options).template.features if change else None
+    assert isinstance(learned.head, LinearHead)  # of a logistic regression
     return replace(learned, head=_reading_no_features(learned.head, fold.writer.columns), features=features)
 
 
@@ -227,9 +228,8 @@ def _language_and_classical(language: LinearHead, classical: Chosen) -> tuple[Li
     )
 
 
-def _reading_no_features(head: Any, columns: int) -> LinearHead:
-    without: LinearHead = replace(head, features=np.zeros(columns))
-    return without
+def _reading_no_features(head: LinearHead, columns: int) -> LinearHead:
+    return replace(head, features=np.zeros(columns))
 
 
 def _named(parameters: Mapping[str, Any]) -> dict[str, float | int | str]:

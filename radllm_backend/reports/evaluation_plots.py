@@ -33,7 +33,7 @@ COLOURS: dict[Family, str] = {
 }
 """Okabe and Ito, *Color Universal Design* (2008): told apart by colour-blind readers, 3:1 on white and on dark."""
 MARKERS: dict[Family, str] = {"classical": "s", "frozen": "D", "lora": "o", "fusion": "^", "ablation": "v"}
-DASHES: dict[Family, Any] = {
+DASHES: dict[Family, str | tuple[int, tuple[float, ...]]] = {
     "classical": (0, (5, 1.5)),
     "frozen": (0, (1, 1)),
     "lora": "solid",

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from radllm_backend.features.extraction import Settings
 
 Answer = TypeVar("Answer", bound=BaseModel)
+_OfOne = TypeVar("_OfOne")
+"""What is answered of one lesion."""
 _LARGEST_ANSWER = 256 * 2**20
 _PART_SECONDS = 2.0  # how long a part of a long call should take: progress, and what a cancelled call still costs
 
@@ -326,7 +328,7 @@ class RemoteModel:
 
         return np.array(self._in_parts(lesions, ask, None), dtype=np.float32)
 
-    def _request(self, kind: type[Answer], part: list[protocol.SentLesion], **more: Any) -> Answer:
+    def _request(self, kind: type[Answer], part: list[protocol.SentLesion], **more: object) -> Answer:
         try:
             return kind(model=self.name, sha256=self.sha256, lesions=part, **more)
         except ValidationError as error:
@@ -336,12 +338,12 @@ class RemoteModel:
     def _in_parts(
         self,
         lesions: Sequence[Features],
-        ask: Callable[[list[protocol.SentLesion]], list[Any]],
+        ask: Callable[[list[protocol.SentLesion]], list[_OfOne]],
         progress: Progress | None,
-    ) -> list[Any]:
+    ) -> list[_OfOne]:
         begun = self._client._cancelled
         sent = [self.sent(features) for features in lesions]
-        answers: list[Any] = []
+        answers: list[_OfOne] = []
         size = 4
         while len(answers) < len(sent):
             self._client._refuse_cancelled(begun)

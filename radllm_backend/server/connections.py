@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from radllm_backend.server.journal import note
 
@@ -162,6 +163,6 @@ async def _all_of(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         writer.close()
 
 
-async def _app(scope: Any, receive: Any, send: Any) -> None:
+async def _app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})

@@ -55,7 +55,7 @@ class Connection(H11Protocol):
             return
         problem = protocol.Problem(code="malformed", message="This is not a sound HTTP request.")
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-        events: tuple[Any, ...] = (
+        events: tuple[h11.Event, ...] = (
             h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
             h11.Data(data=problem.model_dump_json().encode()),
             h11.EndOfMessage(),
