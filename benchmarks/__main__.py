@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import typer
 from benchmarks.comparison import Comparison, machine, table
 from benchmarks.subjects import SUBJECTS, measure
 from radllm_backend.cli.support import check_output_file
+from radllm_backend.errors import RadllmError
 from radllm_backend.files import write_atomically
 
 
@@ -43,4 +45,7 @@ def bench(
 
 
 if __name__ == "__main__":
-    typer.run(bench)
+    try:
+        typer.run(bench)
+    except RadllmError as error:
+        sys.exit(f"python -m benchmarks: {error}")

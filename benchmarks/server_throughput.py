@@ -7,7 +7,8 @@ and one as it is shipped. They are asked in turn, `--rounds` times, on three loa
 
 * *different*: every request has another lesion. Here only scoring together, and doing the rest meanwhile, can help;
   on a CPU a batch saves what its prompts begin with in common.
-* *mixed*: each request has one of as many lesions as an eighth of the requests, at random, as in `test_server_load`.
+* *mixed*: each request has one of as many lesions as an eighth of the requests, at random, as in
+  `Testing/server/test_load.py`.
 * *shared*: all clients have the same lesions, as in a course. Each is scored once.
 
 Prints the medians, and the ratios with their range; ``--json FILE`` writes them too.

@@ -129,7 +129,32 @@ def test_importing_the_package_imports_next_to_nothing() -> None:
     assert output.strip() == "[]"
 
 
+def test_no_room_imports_through_the_root() -> None:
+    """The root imports every room when it is asked for a public name: what rooms take from it is its version."""
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent != PACKAGE:
+            taken = taken_from_the_root(ast.parse(path.read_text(encoding="utf-8")))
+            assert taken <= {"__version__", *ROOMS}, f"{path.relative_to(PACKAGE)} takes {taken} from the root"
+
+
+def test_what_is_taken_from_the_root_is_noticed() -> None:
+    code = "from radllm_backend import Model\nimport radllm_backend as whole\nfrom radllm_backend.models import model"
+    assert taken_from_the_root(ast.parse(code)) == {"Model", "radllm_backend"}
+
+
+def taken_from_the_root(tree: ast.AST) -> set[str]:
+    """The names that a file imports from the package's root, wherever in the file; its own name where all of it."""
+    taken: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "radllm_backend":
+            taken |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            taken |= {alias.name for alias in node.names if alias.name == "radllm_backend"}
+    return taken
+
+
 def test_the_house_has_ten_rooms_each_with_a_sentence() -> None:
+    assert {path.parent for path in PACKAGE.rglob("*.py")} == {PACKAGE, *(PACKAGE / room for room in ROOMS)}
     assert sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")) == sorted(ROOMS)
     assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= 6
     for page in ("README.md", "CONTRIBUTING.md"):

@@ -33,7 +33,7 @@ def at_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_files_are_written_and_can_be_read_back(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "case"
-    write_reports(folder, PREDICTION, FEATURES, box_lesion())
+    write_reports(str(folder), PREDICTION, FEATURES, box_lesion())
     assert {path.name for path in folder.iterdir()} == FILES
     json_text = (folder / "prediction.json").read_bytes().decode()
     assert json_text.endswith("}\n")

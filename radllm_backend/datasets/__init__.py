@@ -1,1 +1,1 @@
-"""One file for each published data set: from its folder to a manifest of lesions."""
+"""From the folder of a published data set to a manifest of its lesions, with one file for each data set."""

@@ -1,4 +1,4 @@
-"""What is kept for people and archives: HTML, PDF, tables and DICOM."""
+"""What is written about a lesion or a study: pages, PDF, tables and DICOM."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ FORMATS = {
 
 
 def write_reports(
-    folder: Path,
+    folder: str | Path,
     prediction: Prediction,
     features: Features,
     lesion: Lesion | KeyImage | None = None,
@@ -119,6 +119,7 @@ def write_reports(
     Raises:
         RadllmError: an unknown format, a malformed ``SOURCE_DATE_EPOCH``, or the folder cannot be written.
     """
+    folder = Path(folder)
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise RadllmError(f"There is no report as '{unknown[0]}': choose from {', '.join(FORMATS)}.")

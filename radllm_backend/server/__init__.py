@@ -1,1 +1,1 @@
-"""The same answers over a socket."""
+"""A server that gives the predictions of models to other programs, and its client."""
