@@ -258,10 +258,11 @@ def test_a_new_file_says_what_it_is_and_keeps_whole_transactions(file: Path) -> 
     with open_results(file) as results:
         asked = {
             name: results._connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("application_id", "user_version", "journal_mode", "synchronous")
+            for name in ("application_id", "user_version", "journal_mode", "synchronous", "busy_timeout")
         }
         assert results.path == file
-    assert asked == {"application_id": 0x5241444C, "user_version": 1, "journal_mode": "wal", "synchronous": 1}
+    expected = {"application_id": 0x5241444C, "user_version": 1, "journal_mode": "wal", "synchronous": 1}
+    assert asked == {**expected, "busy_timeout": 10_000}
     columns = [name for _, name, *_ in sqlite3.connect(file).execute("PRAGMA table_info(results)")]
     assert columns == list(Row.model_fields)
 
@@ -316,7 +317,7 @@ def test_a_damaged_file(file: Path, spoil: str) -> None:
         results.add([row(number) for number in range(40)])
     content = file.read_bytes()
     file.write_bytes(b"no database " * 99 if spoil == "text" else content[:4096] + b"\xff" * 12000 + content[16096:])
-    assert problem(file).endswith("is damaged: move it away, or give another output folder.")
+    assert problem(file) == f"{file} is damaged: move it away, or give another output folder."
 
 
 def test_a_second_batch_waits_for_the_first(file: Path) -> None:
@@ -339,4 +340,6 @@ def test_a_file_that_another_program_holds(file: Path, monkeypatch: pytest.Monke
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "results.sqlite").mkdir()
-    assert "cannot be" in problem(tmp_path / "results.sqlite")
+    said = problem(tmp_path / "results.sqlite")
+    assert "cannot be" in said
+    assert said.startswith(f"{tmp_path / 'results.sqlite'} ")

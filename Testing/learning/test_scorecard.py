@@ -25,7 +25,6 @@ from radllm_backend.learning.metrics import (
     holm,
     patient_bootstrap,
     roc_points,
-    selection_stability,
 )
 from radllm_backend.learning.scorecard import THRESHOLDS, Outcome, Scorecard, out_of_fold_rows, summarise
 from radllm_backend.records import Estimate
@@ -272,59 +271,6 @@ def test_the_table_of_lesions_is_complete_and_names_no_patient(outcomes, cohort)
 
 
 # --- stability of the selection -------------------------------------------------------------------------------------
-
-
-def kuncheva(selections, candidates):
-    """Kuncheva's index, which Nogueira's is where all selections are equally large: by pairs of selections."""
-    size = len(selections[0])
-    agreement = [
-        (len(set(one) & set(other)) * candidates - size**2) / (size * (candidates - size))
-        for one, other in itertools.combinations(selections, 2)
-    ]
-    return np.mean(agreement)
-
-
-def test_stability_is_kunchevas_index_where_all_selections_are_equally_large():
-    random = np.random.default_rng(1)
-    names = [f"feature {number}" for number in range(12)]
-    selections = [random.choice(names, 4, replace=False, p=np.arange(1, 13) / 78).tolist() for _ in range(15)]
-    assert selection_stability("model", selections, names).index == pytest.approx(kuncheva(selections, 12))
-
-
-def test_stability_of_selections_of_several_sizes_by_its_formula():
-    found = selection_stability("model", [["a"], ["a", "b"], ["a", "c", "d"]], list("abcde"))
-    # Unbiased variances of a to e: 0, 1/3, 1/3, 1/3, 0; mean size 2 of 5.
-    assert found.index == pytest.approx(1 - (1 / 5) / (2 / 5 * 3 / 5))
-    assert found.frequency == {
-        "a": 1.0,
-        "b": pytest.approx(1 / 3),
-        "c": pytest.approx(1 / 3),
-        "d": pytest.approx(1 / 3),
-    }
-    assert list(found.frequency) == list("abcd")
-
-
-def test_the_same_selection_each_time_is_stable_and_a_random_one_is_not():
-    random = np.random.default_rng(2)
-    names = [str(number) for number in range(40)]
-    same = selection_stability("model", [names[:8]] * 10, names)
-    assert (same.index, same.low, same.high) == pytest.approx((1, 1, 1))
-    chance = selection_stability("model", [random.choice(names, 8, replace=False).tolist() for _ in range(200)], names)
-    assert abs(chance.index) < 0.01
-    assert chance.low < 0 < chance.high + 0.01
-
-
-def test_the_interval_of_stability_covers_the_truth_95_times_in_100():
-    random = np.random.default_rng(3)
-    names = [str(number) for number in range(20)]
-    shares = np.repeat([0.9, 0.6, 0.1], [3, 4, 13])
-    truth = 1 - (shares * (1 - shares)).mean() / (shares.mean() * (1 - shares.mean()))
-    covered = []
-    for _ in range(600):
-        draws = random.random((60, 20)) < shares
-        found = selection_stability("model", [list(itertools.compress(names, drawn)) for drawn in draws], names)
-        covered.append(found.low <= truth <= found.high)
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.03)
 
 
 def test_only_models_that_select_have_a_stability(card):

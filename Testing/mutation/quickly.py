@@ -29,12 +29,12 @@ SLOW = {
     "card",
     "cohort",
 }
-"""Fixtures that train or evaluate, for longer than a mutant is worth."""
+"""Fixtures that train, for longer than a mutant is worth."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what trains or evaluates a model, and sort the rest by how long each test took when all were run."""
+    """Leave out what trains a model, and sort the rest by how long each test took when all were run."""
     slow = [item for item in items if SLOW & set(getattr(item, "fixturenames", ()))]
     config.hook.pytest_deselected(items=slow)
     file = Path("mutmut-stats.json")
