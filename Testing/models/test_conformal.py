@@ -140,19 +140,35 @@ def sets(reference, confidence):
     return from_malignant, benign[above - 1] if above <= len(benign) else 1.0
 
 
-@given(several(1), several(1), st.integers(10, 19))
-def test_the_band_by_its_definition_in_exact_fractions(benign, malignant, twentieths):
+def defined(own, asked):
     """Of the confidences from the one asked for upwards, the last before the edges lie the right way round."""
-    own, asked = reference(benign, malignant), Fraction(twentieths, 20)
     steps = {Fraction(rank, len(own.benign) + 1) for rank in range(len(own.benign) + 2)}
     steps |= {1 - Fraction(rank, len(own.malignant) + 1) for rank in range(len(own.malignant) + 2)}
     higher = sorted(step for step in steps if asked < step <= 1)
     edges = [sets(own, confidence) for confidence in (asked, *higher)]
     crossed = list(itertools.takewhile(lambda pair: pair[0] > pair[1], edges))
-    expected = sorted(crossed[-1] if crossed else edges[0])
+    return sorted(crossed[-1] if crossed else edges[0])
+
+
+@given(several(1), several(1), st.integers(10, 19))
+def test_the_band_by_its_definition_in_exact_fractions(benign, malignant, twentieths):
+    own, asked = reference(benign, malignant), Fraction(twentieths, 20)
     found = band(own, float(asked))
-    assert [found.low, found.high] == expected
+    assert [found.low, found.high] == defined(own, asked)
     assert found.confidence == float(asked)
+
+
+def test_also_of_few_lesions_against_many_and_of_tied_ones():
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        sizes = random.choice([1, 2, 3, 9, 25], 2)
+        benign, malignant = (
+            np.clip(random.normal(place, 0.2, size), 0, 1).round(random.integers(1, 4)).tolist()
+            for place, size in zip((0.3, 0.7), sizes, strict=True)
+        )
+        own, asked = reference(benign, malignant), Fraction(int(random.integers(10, 20)), 20)
+        found = band(own, float(asked))
+        assert [found.low, found.high] == defined(own, asked)
 
 
 @pytest.mark.parametrize("confidence", [0.49, 0.995, 0.0, 1.0, -0.8, 80, float("nan")])
