@@ -121,6 +121,7 @@ def _writing(read: Callable[..., Manifest]) -> Callable[..., None]:
     root, *flags = (one for name, one in known.items() if name not in ("masks", "progress"))
     parameters = [root, *own.values(), *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in flags)]
     run.__doc__ = read.__doc__
+    # What Typer reads a command's options from; mypy knows of no function that has one.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run

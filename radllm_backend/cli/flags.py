@@ -34,7 +34,7 @@ def offering(
         signature = inspect.signature(command, eval_str=True)
         own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
         flags = [_flag(name, field, defaults.get(name, field.get_default())) for name, field in fields.items()]
-        # What Typer reads a command's options from.
+        # What Typer reads a command's options from; mypy knows of no function that has one.
         command.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
         command.__annotations__ = {one.name: one.annotation for one in (*own, *flags)}
         return command

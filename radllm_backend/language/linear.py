@@ -28,6 +28,7 @@ class OneDnnLinear(nn.Linear):
         if not _is_for_onednn(self, rows):
             return functional.linear(rows, self.weight)
         if torch.is_grad_enabled() and rows.requires_grad:
+            # PyTorch says nothing of the types of apply.
             gradual: Tensor = _FrozenLinearFunction.apply(rows, self.weight)  # type: ignore[no-untyped-call]
             return gradual
         return _by_onednn(rows, self.weight)
@@ -119,6 +120,7 @@ def _onednn_lora_linear() -> type:
             (name,) = self.active_adapters
             lora_A, lora_B = self.lora_A[name].weight, self.lora_B[name].weight
             weight, scale = self.base_layer.weight, self.scaling[name]
+            # PyTorch says nothing of the types of apply.
             gradual: Tensor = _LoraLinearFunction.apply(x, weight, lora_A, lora_B, scale)  # type: ignore[no-untyped-call]
             return gradual
 

@@ -30,6 +30,7 @@ class Connection(H11Protocol):
         self.most_connections = most_connections
         self._deadline: asyncio.TimerHandle | None = None
 
+    # As uvicorn has it, whose server gives no other transport, though asyncio would allow one.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self.most_connections:

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from pydantic import ValidationError
 
@@ -64,9 +64,9 @@ class LocalServer:
             process.wait()
             raise RadllmError(f"The server did not start: {_last_words(log)}") from error
 
-    def client(self, **options: object) -> Client:
+    def client(self, **options: Any) -> Client:
         """A client of this server; the options are those of `Client`."""
-        return Client(self.ready.url, **{"token_file": self.ready.token_file, **options})  # type: ignore[arg-type]
+        return Client(self.ready.url, **{"token_file": self.ready.token_file, **options})
 
     def is_running(self) -> bool:
         return self.process.poll() is None
