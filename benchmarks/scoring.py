@@ -24,7 +24,7 @@ from radllm_backend.models.model import Model
 from radllm_backend.records import Features
 
 MODEL = "breast-us"
-PROMPTS = 64
+PROMPTS = 32
 _WANTED, _WANTED_WITHOUT_BF16 = 8.0, 3.0
 _RANK, _ALPHA = 16, 32
 _TOGETHER = 16

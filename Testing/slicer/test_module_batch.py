@@ -246,7 +246,9 @@ def test_an_environment_of_slicer_s_python_finds_slicer_s_pyradiomics(tmp_path: 
         "import json, importlib.util as u; print(json.dumps({'event': 'found', 'it': bool(u.find_spec('radiomics'))}))"
     )
     (tmp_path / "radllm_backend").mkdir()
-    (tmp_path / "radllm_backend" / "cli.py").write_text(f"def main():\n    {tell}\n")
+    (tmp_path / "radllm_backend" / "cli").mkdir()
+    (tmp_path / "radllm_backend" / "cli" / "__init__.py").touch()
+    (tmp_path / "radllm_backend" / "cli" / "main.py").write_text(f"def main():\n    {tell}\n")
     bare = GivenPython(sys._base_executable)
     bare.variables = lambda inherited: {**inherited, "PYTHONPATH": str(tmp_path)}
     for base, expected in ((SlicerPackages().python(), True), ("", False)):
