@@ -170,6 +170,7 @@ CASES = {
     "other preset": (train("other-preset.csv"), "not extracted with the settings"),
     "one fold": (train("table.csv", "--folds 1"), "at least 2 folds"),
     "no epochs": (train("table.csv", "--epochs 0"), "epochs"),
+    "unknown descriptor": (train("table.csv", "--by mass_shape"), "no descriptor 'mass_shape'"),
     "too many features": (train("table.csv", "--features 150"), "usable features"),
     "model folder in use": ("train IN/table.csv --target label --group patient --base-model BASE -o IN", "exists"),
     "unknown preset": ("extract IN/image.png IN/mask.png --settings us -o OUT", "breast-ultrasound"),
@@ -206,6 +207,12 @@ def test_bad_input(command, words, spoiled, tiny_model, tiny_base, tmp_path, mon
     assert re.search(words, lines[0]), lines[0]
     assert {path.name for path in tmp_path.iterdir()} <= {"cache", "out.training"}
     assert sorted(spoiled.rglob("*")) == before
+
+
+def test_what_the_card_cannot_report_by_is_refused_before_the_hours(spoiled, tiny_base, tmp_path):
+    table = (spoiled / "table.csv", "--target", "label", "--group", "patient", "--base-model", tiny_base)
+    assert radllm("train", *table, "--by", "mass_shape", "-o", tmp_path / "model").code == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_training_leaves_no_model_and_no_work_without_a_result(spoiled, tiny_base, tmp_path):

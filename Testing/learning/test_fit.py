@@ -149,6 +149,11 @@ def test_an_option_out_of_range_is_named(option, value):
         parse_options(TrainingOptions, {option: value})
 
 
+def test_an_option_that_is_none_is_named_with_those_there_are():
+    with pytest.raises(RadllmError, match="There is no option 'depth': the options are features, selection, style"):
+        parse_options(TrainingOptions, {"depth": 3})
+
+
 def test_too_few_patients_are_counted():
     with pytest.raises(RadllmError, match="There are 3 patients with benign and 3 with malignant lesions"):
         split_by_patient(lesions(count=6), 0.2, 0)

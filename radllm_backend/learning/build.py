@@ -29,7 +29,7 @@ from radllm_backend.learning.options import (
     TrainingOptions,
     parse_options,
 )
-from radllm_backend.learning.performance import OutOfFold
+from radllm_backend.learning.performance import OutOfFold, check_descriptor
 from radllm_backend.learning.plan import LabelledTable, TrainingPlan, find_base
 from radllm_backend.learning.provenance import make_work_folder
 from radllm_backend.learning.scorecard import Outcome
@@ -161,6 +161,8 @@ def build_bundle(plan: TrainingPlan, progress: Progress) -> Bundle:
     modality = _modality(plan.labelled, given)
     lesions = _lesions(plan)
     settings = _settings(plan.labelled.table, given) if lesions.features else None
+    if plan.by:
+        check_descriptor(lesions, plan.by)
     evaluations = [evaluation_of(path) for path in plan.evaluations]
     study = _study(plan, lesions, modality)
     _check_patients(study, plan)

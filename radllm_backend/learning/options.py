@@ -88,6 +88,9 @@ def parse_options(model: type[Options], given: Mapping[str, object]) -> Options:
         return model.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(model.model_fields)
+            raise RadllmError(f"There is no option '{first['loc'][0]}': the options are {known}.") from error
         raise RadllmError(f"The option '{first['loc'][0]}' is wrong: {first['msg'].lower()}.") from error
 
 

@@ -70,15 +70,15 @@ def performances(judged: OutOfFold, lesions: Lesions) -> list[Performance]:
     return [_performance(*own), *(_performance(name, area, own[1]) for name, area in baselines)]
 
 
-def subgroups(judged: OutOfFold, lesions: Lesions, descriptor: str) -> list[Subgroup]:
-    """The performance in the lesions of each value of a descriptor that has both classes.
-
-    Raises:
-        RadllmError: the lesions have no such descriptor.
-    """
+def check_descriptor(lesions: Lesions, descriptor: str) -> None:
+    """RadllmError where the lesions have no descriptor of this name, by which `subgroups` could divide them."""
     if descriptor not in lesions.descriptors:
         known = ", ".join(lesions.descriptors) or "none"
         raise RadllmError(f"The table has no descriptor '{descriptor[:40]}' to report by: it has {known}.")
+
+
+def subgroups(judged: OutOfFold, lesions: Lesions, descriptor: str) -> list[Subgroup]:
+    """The performance in the lesions of each value of one of their descriptors that has both classes."""
     values = lesions.named([descriptor])[:, 0]
     found = []
     for value in dict.fromkeys(values.tolist()):
