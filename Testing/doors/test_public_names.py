@@ -68,7 +68,7 @@ def test_no_option_is_hidden_by_an_argument(name):
 def test_an_unknown_option_is_one_sentence(phantom_table, tiny_base, fresh_cache, tmp_path):
     pytest.importorskip("torch")
     for function in (radllm_backend.train, radllm_backend.evaluate):
-        with pytest.raises(radllm_backend.RadllmError, match="The option 'feature' is wrong"):
+        with pytest.raises(radllm_backend.RadllmError, match="There is no option 'feature'"):
             function(phantom_table, "label", "patient", tmp_path / "out", base_model=tiny_base, feature=4)
 
 
