@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.arrays import Float32Array
 
-ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj")
-FEED_FORWARD_LAYERS = ("gate_proj", "up_proj", "down_proj")
-LINEAR_LAYERS = (*ATTENTION_LAYERS, *FEED_FORWARD_LAYERS)
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Every linear layer of a LLaMA block."""
 HEAD = "head."
 """What the names of the head's two tensors begin with: its weight [1 × hidden size] and its bias [1]."""

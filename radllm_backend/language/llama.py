@@ -12,7 +12,9 @@ import numpy as np
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.arrays import Float32Array, IntArray
-from radllm_backend.language.adapters import ATTENTION_LAYERS, FEED_FORWARD_LAYERS, Adapter
+from radllm_backend.files import read_json
+from radllm_backend.language.adapters import Adapter
+from radllm_backend.language.base_models import BaseModelFolder
 from radllm_backend.language.packs import BLOCK, BlockRows, Pack
 from radllm_backend.language.shape import LlamaShape
 from radllm_backend.language.weights import MappedWeights
@@ -67,9 +69,7 @@ class Llama:
         self._embedding = weights.shaped("embed_tokens.weight", shape.vocabulary, shape.width)
         self._norm = weights.shaped("norm.weight", shape.width)
         if adapter:
-            adapter.check(
-                {name: size for i in range(shape.layers) for name, size in linear_layers(shape, i)}, shape.width
-            )
+            adapter.check(shape.linear_layers(), shape.width)
         self._layers = [_layer(shape, weights, number, adapter) for number in range(layers or shape.layers)]
 
     def states(self, pack: Pack, layers: Collection[int]) -> Iterator[tuple[int, Float32Array]]:
@@ -137,7 +137,7 @@ class _Blocks:
         """Causal attention, [blocks × BLOCK × (heads · width)].
 
         Args:
-            query: [tokens × heads × width], scaled; `key` and `value` have fewer heads, each for several of the query's.
+            query: [tokens × heads × width], scaled; `key` and `value` may have fewer heads.
         """
         key_heads, width = key.shape[1:]
         blocks = len(self.queries)
@@ -174,25 +174,24 @@ def _turned(heads: Float32Array, turns: tuple[Float32Array, Float32Array]) -> Fl
     return turned
 
 
-def linear_layers(shape: LlamaShape, number: int) -> list[tuple[str, tuple[int, int]]]:
-    """The name and the size (out, in) of each linear layer of a block."""
-    queries, keys = shape.heads * shape.head_width, shape.key_heads * shape.head_width
-    outputs_inputs = (
-        (queries, shape.width),
-        (keys, shape.width),
-        (keys, shape.width),
-        (shape.width, queries),
-        (shape.feed_forward, shape.width),
-        (shape.feed_forward, shape.width),
-        (shape.width, shape.feed_forward),
-    )
-    parts = [*(f"self_attn.{name}" for name in ATTENTION_LAYERS), *(f"mlp.{name}" for name in FEED_FORWARD_LAYERS)]
-    return [(f"layers.{number}.{part}", size) for part, size in zip(parts, outputs_inputs, strict=True)]
+def merged_weights(base: BaseModelFolder, adapter: Adapter) -> dict[str, Float32Array]:
+    """Every tensor of a base model with an adapter added in, by the names of transformers' ``LlamaForCausalLM``.
+
+    Raises:
+        RadllmError: the base model is damaged, or the adapter is for another one.
+    """
+    weights = MappedWeights(base.folder)
+    shape = LlamaShape.of(read_json(base.folder / "config.json"), base.folder.name)
+    adapter.check(shape.linear_layers(), shape.width)
+    merged = {f"model.{name}": weights[name] for name in weights if name != "lm_head.weight"}
+    for name in shape.linear_layers():
+        merged[f"model.{name}.weight"] = adapter.added_to(name, weights[f"{name}.weight"])
+    return merged
 
 
 def _layer(shape: LlamaShape, weights: MappedWeights, number: int, adapter: Adapter | None) -> _Layer:
     linear = {}
-    for name, (outputs, inputs) in linear_layers(shape, number):
+    for name, (outputs, inputs) in shape.linear_layers(number).items():
         weight = weights.shaped(f"{name}.weight", outputs, inputs)
         bias = weights.shaped(f"{name}.bias", outputs) if f"{name}.bias" in weights else None
         linear[name.rpartition(".")[2]] = _Linear(adapter.added_to(name, weight) if adapter else weight, bias)

@@ -18,7 +18,7 @@ MOST = 2048
 """Tokens of a pack. Each pack reads its beginnings anew, and takes some 50 MB for a model of 135 million weights."""
 NOBODY = -1
 """In a block: a token that is another prompt's, or beyond the end."""
-_FEWEST = 48
+_FEWEST = 16
 """Of few rows a matrix product is computed in another way, with other last bits."""
 _SIZES = 8
 """That packs have from one power of two to the next: for each, oneDNN keeps programs in memory, half a MB apiece."""

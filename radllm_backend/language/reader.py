@@ -154,7 +154,7 @@ class NumpyReader:
     def _packs(self, tokens: Sequence[list[int]]) -> list[Pack]:
         """As few as there are cores for, or more where they would be too large."""
         period = row_period()
-        found = list(packs(tokens, period=period))
+        found = list(packs(tokens, period=period, most=MOST))
         if len(found) < min(cores(), len(tokens)):
             share = -(-sum(len(pack.tokens) for pack in found) // cores())
             found = list(packs(tokens, period=period, most=min(share, MOST)))

@@ -75,6 +75,22 @@ class LlamaShape:
             frequencies=_frequencies(config, head_width, where),
         )
 
+    def linear_layers(self, number: int | None = None) -> dict[str, tuple[int, int]]:
+        """The size (out, in) of each linear layer by name, of one block or of all."""
+        queries, keys = self.heads * self.head_width, self.key_heads * self.head_width
+        inner = self.feed_forward
+        sizes = {
+            "self_attn.q_proj": (queries, self.width),
+            "self_attn.k_proj": (keys, self.width),
+            "self_attn.v_proj": (keys, self.width),
+            "self_attn.o_proj": (self.width, queries),
+            "mlp.gate_proj": (inner, self.width),
+            "mlp.up_proj": (inner, self.width),
+            "mlp.down_proj": (self.width, inner),
+        }
+        blocks = range(self.layers) if number is None else [number]
+        return {f"layers.{block}.{name}": size for block in blocks for name, size in sizes.items()}
+
     def angles(self, positions: Float32Array) -> Float32Array:
         """Of each position [tokens] the angle of each pair, [tokens × head_width / 2]."""
         return positions[:, None] * np.array(self.frequencies, dtype=np.float32)
@@ -88,7 +104,7 @@ def _count(config: Mapping[str, Any], name: str) -> int:
 
 
 def _frequencies(config: Mapping[str, Any], head_width: int, where: str) -> tuple[float, ...]:
-    """Rotary positions (Su et al., Neurocomputing 568 (2024) 127063), scaled for long texts where the config says so."""
+    """Rotary positions (Su et al., Neurocomputing 568 (2024) 127063), scaled where the config says so."""
     rope = {"rope_theta": config.get("rope_theta"), **(config.get("rope_scaling") or {})}
     rope.update({name: value for name, value in (config.get("rope_parameters") or {}).items() if value is not None})
     kind = rope.get("rope_type") or rope.get("type") or "default"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.arrays import Float32Array
 from radllm_backend.language import distributed, torch_packs
-from radllm_backend.language.adapters import HEAD, LINEAR_LAYERS, Adapter, AdapterShape, lora_name, refuse_misfit
+from radllm_backend.language.adapters import HEAD, LINEAR_LAYERS, Adapter, AdapterShape, refuse_misfit
 from radllm_backend.language.backbone import load_backbone
 from radllm_backend.language.base_models import BaseModelFolder, load_tokenizer
 from radllm_backend.language.linear import quicken_adapters
@@ -28,6 +28,7 @@ from radllm_backend.language.torch_packs import prepare
 from radllm_backend.records import Progress
 
 _GPU_BATCH = 32
+_USUAL = AdapterShape()
 _PROMPTS_KEPT = 1024
 """Tokenised: what variants cost is asked before they are scored."""
 
@@ -107,8 +108,8 @@ class TorchReader(nn.Module):
     def score(self, prompts: Sequence[str], progress: Progress | None = None) -> list[float]:
         """Log-odds of malignancy, one a prompt."""
         scores: dict[str, float] = {}
-        for texts, states in self._batches(prompts, progress, self._last_of_each):
-            scores.update(zip(texts, self.head(states.float()).squeeze(1).tolist(), strict=True))
+        for texts, log_odds in self._batches(prompts, progress, self._log_odds):
+            scores.update(zip(texts, log_odds.tolist(), strict=True))
         return [scores[prompt] for prompt in prompts]
 
     def embed(
@@ -138,6 +139,11 @@ class TorchReader(nn.Module):
             yield batch, states
             if progress:
                 progress("Reading prompts", (start + len(batch)) / len(texts))
+
+    def _log_odds(self, prompts: Sequence[list[int]]) -> Tensor:
+        """In fp32, [prompts]."""
+        log_odds: Tensor = self.head(self._last_of_each(prompts).float())
+        return log_odds.squeeze(1)
 
     def _last_of_each(self, prompts: Sequence[list[int]]) -> Tensor:
         """The last layer's hidden state of the last token, [prompts × hidden size]."""
@@ -172,7 +178,7 @@ class TorchReader(nn.Module):
 class LoraClassifier(TorchReader):
     """The language model with an adapter that can be trained."""
 
-    def __init__(self, base: BaseModelFolder, shape: AdapterShape = AdapterShape(), *, seed: int = 0) -> None:
+    def __init__(self, base: BaseModelFolder, shape: AdapterShape = _USUAL, *, seed: int = 0) -> None:
         """A fresh adapter, which changes nothing yet, and a head of zeros.
 
         Args:
@@ -201,8 +207,7 @@ class LoraClassifier(TorchReader):
 
     def forward(self, prompts: Sequence[list[int]]) -> Tensor:
         """Log-odds [prompts] of tokenised prompts, in fp32, with gradients."""
-        log_odds: Tensor = self.head(self._last_of_each(prompts).float())
-        return log_odds.squeeze(1)
+        return self._log_odds(prompts)
 
     def _last_of_each(self, prompts: Sequence[list[int]]) -> Tensor:
         # On a CPU by packs; but the parts of a sharded model wait for each other at a pass.
