@@ -68,7 +68,7 @@ def load_backbone(base: BaseModelFolder, *, dtype: str = "float32") -> LlamaMode
 
     try:
         config = LlamaConfig.from_dict(read_json(base.folder / "config.json"))
-        with _quiet_transformers():
+        with quiet_transformers():
             loaded: Any = LlamaModel.from_pretrained(
                 None,
                 config=config,
@@ -102,7 +102,7 @@ def _tensors_of(base: BaseModelFolder) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No progress bars and no warnings from transformers; its settings are put back afterwards."""
     from transformers.utils import logging
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -150,9 +151,9 @@ class _Blocks:
         weights -= weights.max(axis=-1, keepdims=True)
         np.exp(weights, out=weights)
         weights /= weights.sum(axis=-1, keepdims=True)
-        found = weights @ value[self.keys].transpose(0, 2, 1, 3)
-        found = found.reshape(blocks, key_heads, -1, BLOCK, width).transpose(0, 3, 1, 2, 4)
-        return found.reshape(blocks, BLOCK, -1)
+        attended: Float32Array = weights @ value[self.keys].transpose(0, 2, 1, 3)
+        by_query = attended.reshape(blocks, key_heads, -1, BLOCK, width).transpose(0, 3, 1, 2, 4)
+        return by_query.reshape(blocks, BLOCK, -1)
 
 
 def _fed_forward(layer: _Layer, rows: Float32Array) -> Float32Array:
@@ -199,4 +200,5 @@ def _layer(shape: LlamaShape, weights: MappedWeights, number: int, adapter: Adap
         name: weights.shaped(f"layers.{number}.{name}.weight", shape.width)
         for name in ("input_layernorm", "post_attention_layernorm")
     }
-    return _Layer(**linear, **norms)
+    found: Any = {**linear, **norms}
+    return _Layer(**found)

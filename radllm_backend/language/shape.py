@@ -128,4 +128,5 @@ def _llama3(plain: Float32Array, rope: Mapping[str, Any]) -> Float32Array:
     low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
     lengths = 2 * math.pi / plain
     share = np.clip((old / lengths - low) / (high - low), 0, 1)  # 0: slowed down, 1: as it was
-    return ((1 - share) * plain / factor + share * plain).astype(np.float32)
+    scaled: Float32Array = ((1 - share) * plain / factor + share * plain).astype(np.float32)
+    return scaled
