@@ -23,6 +23,16 @@ TEMPLATE_VERSION = 1
 
 Pooling = Literal["last", "mean"]
 """Of which token's hidden state: the last one's, or the mean of all tokens'."""
+
+
+class Readout(NamedTuple):
+    """Which hidden state stands for a prompt."""
+
+    layers: int
+    """How many of the base model's layers are read. The model's last normalisation follows, wherever it is cut off."""
+    pooling: Pooling
+
+
 PromptStyle = Literal["numbers", "findings", "generic"]
 """How a prompt words a feature: its value, where it lies among the training lesions, or its value without its name."""
 
@@ -32,15 +42,6 @@ _FEATURES, _DESCRIPTORS = "standardized radiomic features", "radiological findin
 _MEASURED = " The '{name}' feature is measured at {value}."
 _GIVEN = " The '{name}' is {value}."
 QUANTILES = 101
-
-
-class Readout(NamedTuple):
-    """Which hidden state stands for a prompt."""
-
-    layers: int
-    """How many of the base model's layers are read; its final norm is applied after the last of them, as transformers'
-    ``LlamaModel`` with ``num_hidden_layers = layers`` does."""
-    pooling: Pooling
 
 
 @dataclass(frozen=True)

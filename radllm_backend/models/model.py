@@ -161,7 +161,8 @@ class Model:
     @cached_property
     def reader(self) -> PromptReader:
         """The language model with the adapter added in; RadllmError where the base model is not there."""
-        from radllm_backend.language.reader import Adapter, open_reader
+        from radllm_backend.language.adapters import Adapter, AdapterShape
+        from radllm_backend.language.reader import open_reader
 
         reference, adapter = self.card.base, self.card.adapter
         base = locate(self._base if self._base is not None else reference.name)
@@ -174,14 +175,8 @@ class Model:
         if adapter:
             from safetensors.numpy import load_file
 
-            trained = Adapter(load_file(self.folder / ADAPTER), adapter.rank, adapter.alpha)
-        reader = open_reader(base, trained, self.card.layers)
-        if self.card.layers and self.card.layers > reader.depth:
-            raise RadllmError(
-                f"The model {self.name} reads {self.card.layers} layers and its base model {base.name} has "
-                f"{reader.depth}: get the model anew."
-            )
-        return reader
+            trained = Adapter(load_file(self.folder / ADAPTER), AdapterShape(adapter.rank, adapter.alpha))
+        return open_reader(base, trained, self.card.layers)
 
     @property
     def _layers(self) -> int:
