@@ -22,7 +22,7 @@ TEMPLATE_VERSION = 1
 """Raised with every change of the words: a model only reads the template it was trained on."""
 
 Pooling = Literal["last", "mean"]
-"""Which hidden state stands for a prompt: its last token's, or the mean of all its tokens'."""
+"""Of which token's hidden state: the last one's, or the mean of all tokens'."""
 
 
 class Readout(NamedTuple):

@@ -52,8 +52,9 @@ class Recipe:
     linear: bool = False
     scaled: bool = True
     """Whether the scale of a column matters to it."""
-    components: Sequence[int] = (5, 10, 20)
-    """Numbers of principal components of hidden states that it may read beside the features (`fusion`)."""
+    components: Sequence[int | None] = (5, 10, 20)
+    """Numbers of principal components of hidden states that it may read beside the features (`fusion`); None: the
+    hidden states as they are, for the penalty to shrink."""
     emphases: Sequence[float] = (0.1, 0.3, 1.0)
     """How large these may be beside the features: the smaller, the more of them a penalty suppresses."""
 
@@ -334,10 +335,11 @@ def _boosting(seed: int = 0) -> LGBMClassifier:
 
 
 _PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
+_SHRINKING = (5, 10, 20, None)
 CLASSICAL: dict[str, Recipe] = {
     "logistic regression (L1)": Recipe(_l1, {"C": (0.03, 0.1, 0.3, 1.0, 10.0)}, linear=True),
-    "logistic regression (L2)": Recipe(_l2, {"C": _PENALTIES}, linear=True),
-    "LDA": Recipe(_lda, {"shrinkage": (0.9, 0.5, 0.1, "auto")}, linear=True),
+    "logistic regression (L2)": Recipe(_l2, {"C": _PENALTIES}, linear=True, components=_SHRINKING),
+    "LDA": Recipe(_lda, {"shrinkage": (0.9, 0.5, 0.1, "auto")}, linear=True, components=_SHRINKING),
     "k-NN": Recipe(_neighbours, {_NEIGHBOURS: (35, 25, 15, 9, 5)}),
     "SVM": Recipe(_svm, {"C": (0.1, 1.0, 10.0, 100.0), "gamma": (0.001, 0.01, "scale")}),
     "random forest": Recipe(_forest, {"min_samples_leaf": (5, 2)}, scaled=False),
