@@ -152,8 +152,8 @@ class _Blocks:
         np.exp(weights, out=weights)
         weights /= weights.sum(axis=-1, keepdims=True)
         attended: Float32Array = weights @ value[self.keys].transpose(0, 2, 1, 3)
-        by_query = attended.reshape(blocks, key_heads, -1, BLOCK, width).transpose(0, 3, 1, 2, 4)
-        return by_query.reshape(blocks, BLOCK, -1)
+        whole = attended.reshape(blocks, key_heads, -1, BLOCK, width).transpose(0, 3, 1, 2, 4)
+        return whole.reshape(blocks, BLOCK, -1)
 
 
 def _fed_forward(layer: _Layer, rows: Float32Array) -> Float32Array:

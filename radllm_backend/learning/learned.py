@@ -60,7 +60,7 @@ def lora(fold: Fold, change: dict[str, str] | None = None, shuffled: bool = Fals
     """
     options = fold.options.model_copy(update=change or {})
     fitted = fold.adapted(options)
-    classifier = fitted.classifier(fold.base, options)
+    classifier = fitted.reader(fold.base, options)
     writer = fitted.writer
     prompts = writer.write_shuffled(fold.outside, fold.seed) if shuffled else writer.write(fold.outside)
     apart = _kept_apart(fold, options)
@@ -125,7 +125,7 @@ def weighted_lora(fold: Fold) -> Learned:
     On all lesions nothing is kept apart, so no bundle holds it.
     """
     fitted = fold.adapted(fold.options)
-    classifier = fitted.classifier(fold.base, fold.options)
+    classifier = fitted.reader(fold.base, fold.options)
     training, validation = split_by_patient(fold.inside, fold.options.validation, fold.options.seed)
     apart = fold.inside.take(validation)
     pairs = (

@@ -162,7 +162,7 @@ class Fold:
         fitted = self.adapted(options)
 
         def read(texts: list[str]) -> dict[Readout, NDArray[np.float32]]:
-            reader = fitted.classifier(self.base, options)
+            reader = fitted.reader(self.base, options)
             return reader.embed(texts, [Readout(reader.depth, pooling) for pooling in get_args(Pooling)])
 
         return self._read([hashlib.sha256(save_weights(fitted.weights)).hexdigest()], fitted.writer, read)

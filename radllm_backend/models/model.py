@@ -41,7 +41,7 @@ from radllm_backend.records import Features, Progress
 if TYPE_CHECKING:
     from radllm_backend.language.reader import PromptReader
 
-_VERSIONED = ("torch", "transformers")
+_VERSIONED = ("numpy", "tokenizers")
 
 
 class Model:
