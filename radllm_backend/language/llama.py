@@ -144,16 +144,15 @@ class _Blocks:
         blocks = len(self.queries)
         # [blocks × key heads × (heads of each · BLOCK) × width]
         asked = query[self.queries].reshape(blocks, BLOCK, key_heads, -1, width).transpose(0, 2, 3, 1, 4)
-        asked = asked.reshape(blocks, key_heads, -1, width)
-        weights = asked @ key[self.keys].transpose(0, 2, 3, 1)
+        weights = asked.reshape(blocks, key_heads, -1, width) @ key[self.keys].transpose(0, 2, 3, 1)
         by_query = weights.reshape(blocks, key_heads, -1, *self.mask.shape)
         by_query += self.mask
         weights -= weights.max(axis=-1, keepdims=True)
         np.exp(weights, out=weights)
         weights /= weights.sum(axis=-1, keepdims=True)
-        attended: Float32Array = weights @ value[self.keys].transpose(0, 2, 1, 3)
-        whole = attended.reshape(blocks, key_heads, -1, BLOCK, width).transpose(0, 3, 1, 2, 4)
-        return whole.reshape(blocks, BLOCK, -1)
+        found: Any = weights @ value[self.keys].transpose(0, 2, 1, 3)
+        attended: Float32Array = found.reshape(blocks, key_heads, -1, BLOCK, width).transpose(0, 3, 1, 2, 4)
+        return attended.reshape(blocks, BLOCK, -1)
 
 
 def _fed_forward(layer: _Layer, rows: Float32Array) -> Float32Array:
