@@ -87,7 +87,7 @@ def test_a_missing_file_is_named(copy):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"schema_version": 4}, "schema version 4 and this radllm reads 1 and 2 and 3"),
+        ({"schema_version": 5}, "schema version 5 and this radllm reads 1 and 2 and 3 and 4"),
         ({"schema_version": "1; rm"}, "schema version 1; rm"),
         ({"template_version": 7}, "version 7 of the prompt"),
         ({"threshold": 3}, "malformed \\(threshold\\)"),
