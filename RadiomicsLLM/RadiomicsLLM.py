@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,13 +25,16 @@ from RadiomicsLLMLib import (
     InProcessBackend,
     LocalServerBackend,
     Panel,
+    RadiomicsLLMSubjectHierarchyPlugin,
     RemoteBackend,
     SegmentedVolume,
     SegmentResult,
     backendPython,
     loadSampleLesions,
+    readFindings,
     readResults,
     registerSampleLesions,
+    registerSubjectHierarchyPlugin,
     runHere,
     visibleSegmentIds,
     writeResults,
@@ -43,6 +46,17 @@ if TYPE_CHECKING:
     from RadiomicsLLMLib.panel.Background import Steps
     from RadiomicsLLMLib.results.Classification import Approve
 
+__all__ = [
+    "RadiomicsLLM",
+    "RadiomicsLLMLogic",
+    "RadiomicsLLMSubjectHierarchyPlugin",  # Slicer looks for it here: see `registerSubjectHierarchyPlugin`
+    "RadiomicsLLMTest",
+    "RadiomicsLLMWidget",
+]
+
+
+_DOCUMENTATION = "https://github.com/RadiomicsLLM/SlicerRadiomicsLLM#readme"
+
 
 class RadiomicsLLM(ScriptedLoadableModule):
     """What Slicer shows of the module before it is opened."""
@@ -53,15 +67,19 @@ class RadiomicsLLM(ScriptedLoadableModule):
         parent.categories = [translate("qSlicerAbstractCoreModule", "Informatics")]
         parent.dependencies = ["Segmentations"]
         parent.contributors = ["The RadiomicsLLM developers"]
-        parent.helpText = _(
-            "Classifies each chosen segment as likely benign or likely malignant: radiomics features of the lesion, "
-            "read by a language model. For research use only. Not for diagnosis."
+        parent.helpText = (
+            _(
+                "Classifies each chosen segment as likely benign or likely malignant: radiomics features of the "
+                "lesion, read by a language model. For research use only. Not for diagnosis."
+            )
+            + f' <a href="{_DOCUMENTATION}">{_("Documentation")}</a>'
         )
         parent.acknowledgementText = _(
             "Method: Ra et al., Comput Methods Programs Biomed 265 (2025) 108765. Features: PyRadiomics."
         )
         thumbnail = Path(parent.path).parent / "Resources" / "Icons" / "RadiomicsLLM.png"
         slicer.app.connect("startupCompleted()", lambda: registerSampleLesions(thumbnail))
+        slicer.app.connect("startupCompleted()", lambda: registerSubjectHierarchyPlugin(parent.path))
 
 
 class RadiomicsLLMWidget(ScriptedLoadableModuleWidget):
@@ -78,10 +96,13 @@ class RadiomicsLLMWidget(ScriptedLoadableModuleWidget):
         self.logic = RadiomicsLLMLogic()
         self.panel = Panel(self.ui, self.logic)
         widgets.setMRMLScene(slicer.mrmlScene)
-        self.enter()
+        self.panel.enter()
 
     def enter(self) -> None:
-        self.panel.refresh()
+        self.panel.enter()
+
+    def exit(self) -> None:
+        self.panel.exit()
 
     def cleanup(self) -> None:
         self.panel.close()
@@ -108,6 +129,7 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
         modality: str | None = None,
         settings: str | None = None,
         backend: BackendName | None = None,
+        findings: Mapping[str, Mapping[str, str]] | None = None,
     ) -> list[SegmentResult]:
         """Classify segments, and keep the results in the scene. Returns when all is done.
 
@@ -120,6 +142,8 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
             settings: a preset or a PyRadiomics parameter file instead of the settings the model was trained with.
             backend: ``local``, ``process`` or ``remote`` (whose ``use`` tells its address and token); None for the
                 first of the first two that is ready.
+            findings: what the radiologist found, for models that read it, by segment ID and descriptor:
+                ``{"Segment_1": {"mass_shape": "oval"}}``; None for what was chosen on the panel.
 
         Returns:
             One result a segment, in the order of ``segmentIds``: a `prediction`, or a `problem` that says why not.
@@ -129,7 +153,11 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
         """
         source = SegmentedVolume(volumeNode, segmentationNode, modality)
         ids = visibleSegmentIds(segmentationNode) if segmentIds is None else segmentIds
-        return runHere(self.steps(source, ids, model, settings=settings, backend=self._ready(backend)))
+        if findings is None:
+            findings = {segmentId: readFindings(segmentationNode, segmentId) for segmentId in ids}
+        return runHere(
+            self.steps(source, ids, model, settings=settings, backend=self._ready(backend), findings=findings)
+        )
 
     def steps(
         self,
@@ -140,9 +168,11 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
         settings: str | None,
         backend: Backend,
         approve: Approve | None = None,
+        findings: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Steps[list[SegmentResult]]:
         """The same in steps, for the panel: see `RadiomicsLLMLib.panel.Background`."""
-        results = yield from Classification(source, segmentIds, backend, model, settings, approve).steps()
+        run = Classification(source, segmentIds, backend, model, settings, approve, findings or {})
+        results = yield from run.steps()
         if source.isInScene():
             writeResults(source.volumeNode, source.segmentationNode, results)
         return results

@@ -7,11 +7,16 @@ from .backend.LocalServerBackend import LocalServerBackend
 from .backend.RemoteBackend import RemoteBackend
 from .Panel import Panel
 from .panel.Background import runHere
+from .panel.RadiomicsLLMSubjectHierarchyPlugin import (
+    RadiomicsLLMSubjectHierarchyPlugin,
+    registerSubjectHierarchyPlugin,
+)
 from .results.Classification import Classification
 from .results.SceneResults import readResults, writeResults
 from .results.SegmentResult import SegmentResult
 from .scene.SampleLesions import loadSampleLesions, registerSampleLesions
 from .scene.SegmentedVolume import SegmentedVolume, visibleSegmentIds
+from .scene.SegmentFindings import readFindings
 
 __all__ = [
     "LOCAL",
@@ -21,13 +26,16 @@ __all__ = [
     "InProcessBackend",
     "LocalServerBackend",
     "Panel",
+    "RadiomicsLLMSubjectHierarchyPlugin",
     "RemoteBackend",
     "SegmentResult",
     "SegmentedVolume",
     "backendPython",
     "loadSampleLesions",
+    "readFindings",
     "readResults",
     "registerSampleLesions",
+    "registerSubjectHierarchyPlugin",
     "runHere",
     "visibleSegmentIds",
     "writeResults",

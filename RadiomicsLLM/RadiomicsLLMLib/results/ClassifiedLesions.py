@@ -38,14 +38,17 @@ class ClassifiedLesions:
             return _("The volume of these results was removed from the scene: load it, and classify again.")
         return ""
 
-    def lesion(self, result: SegmentResult) -> Callable[[], Lesion]:
-        """Look at the scene, on the main thread; what is returned makes the lesion on any thread.
+    def lesion(self, result: SegmentResult) -> Callable[[], Lesion | None]:
+        """Look at the scene, on the main thread; what is returned makes the lesion on any thread: None where the model
+        read the radiologist's findings alone, so that nobody knows whether the image is still the same.
 
         Raises:
             RadllmError: nodes or segment are gone; from the function also where it is another lesion by now.
         """
         assert self._source is not None
         assert result.prediction is not None
+        if result.prediction.extraction is None:
+            return lambda: None
         return partial(_asClassified, self._source.snapshot(result.segmentId), result.prediction)
 
 

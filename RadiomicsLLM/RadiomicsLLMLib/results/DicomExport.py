@@ -32,6 +32,8 @@ class DicomExport:
         """Why nothing can be added, and what to do; empty where something can."""
         if obstacle := self.lesions.obstacle():
             return obstacle
+        if any(result.prediction and result.prediction.extraction is None for result in self.lesions.results):
+            return _("The model read findings and no image: DICOM files are written of measured lesions.")
         if not self.database.holds(self.lesions.volumeNode):
             return _("The volume did not come from DICOM: load it with Slicer's module DICOM, and classify again.")
         if not self.database.isOpen():
@@ -65,10 +67,14 @@ def _files(files: Sequence[Path]) -> SourceFiles:
     return SourceFiles.of_files(files)
 
 
-def _write(folder: Path, files: Callable[[], SourceFiles], lesion: Callable[[], Lesion], result: SegmentResult) -> None:
+def _write(
+    folder: Path, files: Callable[[], SourceFiles], lesion: Callable[[], Lesion | None], result: SegmentResult
+) -> None:
     from radllm_backend.reports.dicom import write_dicom
 
+    measured = lesion()
     assert result.prediction is not None
+    assert measured is not None
     folder.mkdir()
     # With the patient, as in the image's own files: Slicer makes up another one where the ID is empty.
-    write_dicom(folder, files(), lesion(), result.prediction, identifiers=True)
+    write_dicom(folder, files(), measured, result.prediction, identifiers=True)

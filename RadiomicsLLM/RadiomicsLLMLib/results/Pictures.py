@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from radllm_backend import Prediction
     from radllm_backend.models.prediction import DescriptorShare, FeatureShare
 
-CALL_COLORS = {"likely benign": "#1f7a6f", "uncertain": "#9a6700", "likely malignant": "#b83246"}
+CALL_COLORS = {"likely benign": "#1f6aa5", "uncertain": "#7a5200", "likely malignant": "#b4451f"}
+"""Those of the report's page; the word stands beside each of them."""
 NO_CALL_COLOR = "#6b6b6b"
 WIDTH = 340
 """Of either picture: a panel of 400 pixels without its margins."""

@@ -36,6 +36,11 @@ class ReportExport:
     """The content of the chosen model's ``model.json``; RadllmError where it is not known."""
     _made: list[Path] = field(default_factory=list)
 
+    @property
+    def folders(self) -> Sequence[Path]:
+        """What was made: one a lesion, in the order of their results."""
+        return self._made
+
     def steps(self) -> Steps[str]:
         """All lesions or none; returns one sentence on what lies where.
 
@@ -64,7 +69,7 @@ class ReportExport:
         return sentence.format(folder=self.folder.name, written=", ".join(written))
 
     def _writeOne(
-        self, target: Path, result: SegmentResult, lesion: Callable[[], Lesion], card: ModelCard | None
+        self, target: Path, result: SegmentResult, lesion: Callable[[], Lesion | None], card: ModelCard | None
     ) -> None:
         from radllm_backend.reports.files import write_reports
 

@@ -28,7 +28,9 @@ class SetupSections:
         environment, packages = BackendEnvironment(environmentFolder()), SlicerPackages()
         self._inSlicer = False
         self._doctorButton = ui.doctorButton
-        self._setup = SetupPanel(ui.setupButton.layout(), environment, packages, _ALWAYS, finished, starting=starting)
+        self._setup = SetupPanel(
+            ui.setupSectionButton.layout(), environment, packages, _ALWAYS, finished, starting=starting
+        )
         self._doctor = DoctorPanel(ui.doctorButton.layout(), environment, packages)
         ui.doctorButton.connect("contentsCollapsed(bool)", self._onDoctor)
 

@@ -69,7 +69,7 @@ def take_screenshots(model: str | Path, folder: Path) -> list[Path]:
     with _opened(model) as panel:
         panel.ui.lesionsButton.collapsed = panel.ui.modelButton.collapsed = True
         panel.ui.resultsButton.collapsed = True
-        panel.ui.setupButton.collapsed = panel.ui.doctorButton.collapsed = False
+        panel.ui.setupSectionButton.collapsed = panel.ui.doctorButton.collapsed = False
         _wait(lambda: not panel.panel.isExamining)
         _grab(panel, doctor)
     with _dark_style(), _opened(model) as panel:
