@@ -8,14 +8,14 @@ import tempfile
 import types
 import unittest
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import shiboken6
 import slicer
 import slicer.util
 from PySide6 import QtCore, QtWidgets
 
-from Testing.slicer.harness import dicom, pythonqt, widgets
+from Testing.slicer.harness import dicom, pythonqt, sample_data, slice_views, widgets
 
 _LOGICS = {
     "Colors": "vtkMRMLColorLogic",
@@ -48,6 +48,13 @@ class qSlicerApplication(QtWidgets.QApplication):
 
     def mrmlScene(self) -> Any:
         return slicer.mrmlScene
+
+    def layoutManager(self) -> slice_views.LayoutManager:
+        return self._layout
+
+    def makeLayout(self) -> None:
+        """Once there is a scene."""
+        self._layout = slice_views.LayoutManager(self._logic)
 
 
 class ScriptedLoadableModule:
@@ -111,16 +118,6 @@ def close_module(widget: Any) -> None:
     shiboken6.delete(widget.parent)
 
 
-class SampleDataLogic:
-    """Keeps what was registered: the window with the thumbnails is Slicer's own."""
-
-    sources: ClassVar[list[dict[str, Any]]] = []
-
-    @classmethod
-    def registerCustomSampleDataSource(cls, **source: Any) -> None:
-        cls.sources.append(source)
-
-
 def _module(name: str, **content: Any) -> types.ModuleType:
     module = types.ModuleType(name)
     vars(module).update(content)
@@ -152,7 +149,9 @@ def _keep_settings_apart(folder: str) -> None:
 def _start() -> None:
     sys.modules["qt"] = pythonqt.qt_module(QUiLoader=widgets.QUiLoader)
     _module("ctk", **widgets.CTK)
-    _module("SampleData", SampleDataLogic=SampleDataLogic)
+    _module(
+        "SampleData", SampleDataLogic=sample_data.SampleDataLogic, SampleDataSource=sample_data.SampleDataSource
+    )
     _module("DICOMLib", DICOMUtils=dicom.DICOMUtils)
     slicer.dicomDatabase = dicom.DicomDatabase()
     slicer.app = qSlicerApplication()
@@ -169,6 +168,7 @@ def _start() -> None:
         setattr(slicer.modules, name.lower(), types.SimpleNamespace(name=name, logic=lambda logic=logic: logic))
     slicer.modules.colors.logic().AddDefaultColorNodes()
     _let_scenes_be_loaded(slicer.app.folder.name)
+    slicer.app.makeLayout()
     _keep_hierarchy()
     slicer.mrmlScene.AddObserver(slicer.mrmlScene.EndCloseEvent, _keep_hierarchy)
     slicer.i18n = _module("slicer.i18n", tr=lambda text: text, translate=lambda context, text: text)
