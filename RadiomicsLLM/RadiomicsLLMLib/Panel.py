@@ -12,23 +12,23 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from .backend.BackendChoice import LOCAL, PROCESS, REMOTE, BackendChoice
+from .backend.ModelInputs import modelInputs
 from .batch.BatchLoader import LoadedLesion
 from .batch.BatchPanel import BatchPanel
 from .panel.Background import Background, Result, Steps
 from .panel.BackgroundRun import BackgroundRun
 from .panel.ChosenInputs import ChosenInputs
 from .panel.Consent import Consent
-from .panel.FindingsPanel import FindingsPanel
 from .panel.ModelCardText import modelCardText
 from .panel.ModelChoice import ModelChoice
-from .panel.ModelInputs import modelInputs
-from .panel.PanelLogic import PanelLogic
 from .panel.PanelUi import PanelUi
 from .panel.SettingsChoice import SettingsChoice
 from .panel.StateLine import NextStep, StateLine
+from .results.PanelLogic import PanelLogic
 from .results.ResultsSection import ResultsSection
 from .results.SceneResults import readResults
 from .results.SegmentResult import SegmentResult
+from .scene.FindingsPanel import FindingsPanel
 from .scene.OneSliceLayout import OneSliceLayout
 from .scene.SampleLesions import loadSampleLesions
 from .scene.SegmentChoice import SegmentChoice
@@ -102,7 +102,7 @@ class Panel(VTKObservationMixin):
         self._sections.refresh(inSlicer=backend is self.logic.backends[PROCESS])
         self.batch.refresh()
         self._showCard()
-        self.findings.offer(modelInputs(backend, self.models.current()))
+        self._offerFindings()
         self._update()
 
     def choose(
@@ -186,8 +186,12 @@ class Panel(VTKObservationMixin):
 
     def _onModelChanged(self, *_arguments: object) -> None:
         self._showCard()
-        self.findings.offer(modelInputs(self.backends.current(), self.models.current()))
+        self._offerFindings()
         self._onInputChanged()
+
+    def _offerFindings(self) -> None:
+        inputs = modelInputs(self.backends.current(), self.models.current())
+        self.findings.offer(inputs.descriptors, isAllThereIs=not inputs.readsImage)
 
     def _update(self, *_arguments: object) -> None:
         if not self._isEntered:  # all of it is done when the module is shown again

@@ -15,7 +15,7 @@ import slicer
 import slicer.util
 from PySide6 import QtCore, QtWidgets
 
-from Testing.slicer.harness import dicom, pythonqt, sample_data, slice_views, widgets
+from Testing.slicer.harness import dicom, main_window, pythonqt, sample_data, slice_views, widgets
 
 _LOGICS = {
     "Colors": "vtkMRMLColorLogic",
@@ -49,6 +49,9 @@ class qSlicerApplication(QtWidgets.QApplication):
     def mrmlScene(self) -> Any:
         return slicer.mrmlScene
 
+    def moduleManager(self) -> main_window.ModuleManager:
+        return main_window.ModuleManager()
+
     def layoutManager(self) -> slice_views.LayoutManager:
         return self._layout
 
@@ -78,6 +81,19 @@ class ScriptedLoadableModuleWidget:
 class ScriptedLoadableModuleLogic:
     def __init__(self, parent: Any = None) -> None:
         super().__init__()
+        self.moduleName = type(self).__name__.removesuffix("Logic")
+
+    def getParameterNode(self) -> Any:
+        """The scene's only one of the module, made if need be; Slicer's ``ScriptedLoadableModule.py`` was read."""
+        node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
+        if node is None:
+            node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
+            node.UnRegister(None)
+            node.SetSingletonTag(self.moduleName)
+            node.SetName(slicer.mrmlScene.GenerateUniqueName(self.moduleName))
+            node = slicer.mrmlScene.AddNode(node)
+        node.SetAttribute("ModuleName", self.moduleName)  # a closed scene takes it away
+        return node
 
 
 class ScriptedLoadableModuleTest(unittest.TestCase):
@@ -106,6 +122,7 @@ def open_module(module: types.ModuleType, width: int = 400) -> Any:
     panel.resize(width, 100)
     widget = getattr(module, module.__name__ + "Widget")(panel)
     widget.setup()
+    main_window.show(module.__name__, widget)
     widget.enter()
     panel.show()
     slicer.app.processEvents()
@@ -149,9 +166,7 @@ def _keep_settings_apart(folder: str) -> None:
 def _start() -> None:
     sys.modules["qt"] = pythonqt.qt_module(QUiLoader=widgets.QUiLoader)
     _module("ctk", **widgets.CTK)
-    _module(
-        "SampleData", SampleDataLogic=sample_data.SampleDataLogic, SampleDataSource=sample_data.SampleDataSource
-    )
+    _module("SampleData", SampleDataLogic=sample_data.SampleDataLogic, SampleDataSource=sample_data.SampleDataSource)
     _module("DICOMLib", DICOMUtils=dicom.DICOMUtils)
     slicer.dicomDatabase = dicom.DicomDatabase()
     slicer.app = qSlicerApplication()
@@ -169,6 +184,7 @@ def _start() -> None:
     slicer.modules.colors.logic().AddDefaultColorNodes()
     _let_scenes_be_loaded(slicer.app.folder.name)
     slicer.app.makeLayout()
+    main_window.install()
     _keep_hierarchy()
     slicer.mrmlScene.AddObserver(slicer.mrmlScene.EndCloseEvent, _keep_hierarchy)
     slicer.i18n = _module("slicer.i18n", tr=lambda text: text, translate=lambda context, text: text)

@@ -10,10 +10,10 @@ import slicer
 if TYPE_CHECKING:
     from ..backend.Backend import Backend
     from ..backend.BackendChoice import Backends
-    from ..results.Classification import Approve
-    from ..results.SegmentResult import SegmentResult
+    from ..panel.Background import Steps
     from ..scene.SegmentedVolume import SegmentedVolume
-    from .Background import Steps
+    from .Classification import Approve
+    from .SegmentResult import SegmentResult
 
 
 class PanelLogic(Protocol):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..backend.Backend import Backend
+from .Backend import Backend
 
 
 @dataclass(frozen=True)

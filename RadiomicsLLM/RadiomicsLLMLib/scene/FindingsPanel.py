@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import ctk
 import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..scene.SegmentFindings import readFindings, writeFindings
-from .ModelInputs import ModelInputs
+from .SegmentFindings import readFindings, writeFindings
 
 _TYPE = "lesion_type"
 _OF_TYPE = {"mass_": "mass", "calcification_": "calcification"}
@@ -30,7 +29,8 @@ class FindingsPanel:
         """
         self._section, self._changed = section, changed
         self._segmentationNode: slicer.vtkMRMLSegmentationNode | None = None
-        self._inputs = ModelInputs()
+        self._descriptors: Mapping[str, Sequence[str]] = {}
+        self._isAllThereIs = False
         self._boxes: dict[str, tuple[qt.QLabel, qt.QComboBox]] = {}
         self._segments = qt.QComboBox()
         self._segments.objectName = "findingsSegmentSelector"
@@ -39,17 +39,23 @@ class FindingsPanel:
         section.layout().addRow(_("Segment:"), self._segments)
         section.visible = False
 
-    def offer(self, inputs: ModelInputs) -> None:
-        """Make the boxes of a model; the section is hidden for a model that reads no descriptor."""
-        if inputs == self._inputs:
+    def offer(self, descriptors: Mapping[str, Sequence[str]], isAllThereIs: bool) -> None:
+        """Make the boxes of a model; the section is hidden for a model that reads no descriptor.
+
+        Args:
+            descriptors: those that the model reads, each with its values.
+            isAllThereIs: whether it reads nothing else.
+        """
+        self._isAllThereIs = isAllThereIs
+        if descriptors == self._descriptors:
             return
-        self._inputs = inputs
+        self._descriptors = descriptors
         for label, box in self._boxes.values():
             for widget in (label, box):
                 self._section.layout().removeWidget(widget)
                 widget.setParent(None)
                 widget.deleteLater()
-        self._boxes = {name: self._makeBox(name, values) for name, values in inputs.descriptors.items()}
+        self._boxes = {name: self._makeBox(name, values) for name, values in descriptors.items()}
         self._section.visible = bool(self._boxes)
         self._showValues()
 
@@ -79,7 +85,7 @@ class FindingsPanel:
 
     def obstacle(self) -> str:
         """What is still to be chosen; empty where nothing is."""
-        if self._inputs.readsImage or any(self.current().values()):
+        if not self._isAllThereIs or any(self.current().values()):
             return ""
         return _("Choose what the radiologist found, under “Findings”.")
 
