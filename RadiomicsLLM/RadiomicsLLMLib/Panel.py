@@ -122,6 +122,7 @@ class Panel(VTKObservationMixin):
         if isChanged:
             self.results.clear()
         self.refresh()
+        self._chosen.start()
 
     def exit(self) -> None:
         """Another module is shown: follow nothing."""
@@ -144,6 +145,7 @@ class Panel(VTKObservationMixin):
         if volumeNode is self._volumeNode:  # it was renamed, which Slicer tells in the same way
             return
         self._volumeNode = volumeNode
+        self._observe()
         self._onInputChanged()
 
     def _onSegmentationChanged(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None) -> None:
@@ -155,11 +157,13 @@ class Panel(VTKObservationMixin):
         self._showKept()
 
     def _observe(self) -> None:
-        """Follow the scene always, and the chosen segmentation while the module is shown."""
+        """Follow the scene always, and the chosen nodes while the module is shown."""
         self.removeObservers()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosing)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneLoaded)
-        segmentationNode = self._segmentationNode
+        volumeNode, segmentationNode = self._volumeNode, self._segmentationNode
+        if volumeNode and self._isEntered:  # a volume that is loaded gets its voxels after it is chosen
+            self.addObserver(volumeNode, volumeNode.ImageDataModifiedEvent, self._onVoxelsChanged)
         if segmentationNode and self._isEntered:
             # The node passes the segmentation's events on when its display knows the segment too.
             events = slicer.vtkSegmentation
@@ -167,6 +171,9 @@ class Panel(VTKObservationMixin):
                 self.addObserver(segmentationNode, event, self._update)
             self.addObserver(segmentationNode, segmentationNode.DisplayModifiedEvent, self._update)
             self.addObserver(segmentationNode, events.SourceRepresentationModified, self._onInputChanged)
+
+    def _onVoxelsChanged(self, *_arguments: object) -> None:
+        self._layout.offer(self._volumeNode)
 
     def _onSceneLoaded(self, *_arguments: object) -> None:
         self._chosen.restore()

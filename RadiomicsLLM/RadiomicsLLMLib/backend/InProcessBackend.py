@@ -32,12 +32,12 @@ class InProcessBackend:
         return missingPackages(MODEL_PACKAGES)
 
     def modelNames(self) -> list[str]:
-        """The models of images that come with the extension; none while something is missing."""
+        """The models that come with the extension; none while something is missing."""
         if self.problem():
             return []
         from radllm_backend.models.shipped import shipped_models
 
-        return shipped_models(of_images=True)
+        return shipped_models()
 
     def model(self, nameOrFolder: str | Path) -> Model:
         """A model, verified each time, but loaded only when it is another one than before.

@@ -46,12 +46,12 @@ class LocalServerBackend(ServerBackend):
         return super().problem() or self._python.problem()
 
     def modelNames(self) -> Sequence[str]:
-        """The models of images that come with the extension: the server reads the same files."""
+        """The models that come with the extension: the server reads the same files."""
         if self.problem():
             return []
         from radllm_backend.models.shipped import shipped_models
 
-        return shipped_models(of_images=True)
+        return shipped_models()
 
     def close(self) -> None:
         """Stop the server; what it has accepted gets a few seconds."""

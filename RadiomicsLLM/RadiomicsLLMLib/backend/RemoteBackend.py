@@ -36,7 +36,7 @@ class RemoteBackend(ServerBackend):
         return ""
 
     def connect(self) -> Sequence[str]:
-        """Ask the server for its models of images, anew. Takes long: not for the main thread.
+        """Ask the server for its models, anew. Takes long: not for the main thread.
 
         Raises:
             RadllmError: the address is none, or the server does not answer, or not to this token or this version.
@@ -46,7 +46,7 @@ class RemoteBackend(ServerBackend):
         self._served = {}
         if self._client is None:
             self._client = Client(self.address, token=self._token, patience=10)
-        self._served = {model.name: model for model in self._client.models() if model.served.settings is not None}
+        self._served = {model.name: model for model in self._client.models()}
         return self.modelNames()
 
     def _ask(self, nameOrFolder: str) -> None:

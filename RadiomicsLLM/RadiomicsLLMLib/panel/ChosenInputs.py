@@ -24,14 +24,21 @@ class ChosenInputs:
             node: gives the parameter node of the scene, which is made if need be.
         """
         self._ui, self._models, self._node = ui, models, node
+        self._isStarted = False
+
+    def start(self) -> None:
+        """The panel is ready: choose what the scene says, and write down every choice from now on."""
+        if not self._isStarted:
+            self.restore()
+            self._isStarted = True
 
     def keep(self) -> None:
-        """Write down what is chosen now; nothing while a scene is being loaded, which brings its own."""
+        """Write down what is chosen now; nothing before `start`, and while a scene is loaded, which brings its own."""
         volumeNode, segmentationNode = (
             self._ui.volumeSelector.currentNode(),
             self._ui.segmentationSelector.currentNode(),
         )
-        if slicer.mrmlScene.IsBatchProcessing() or not (volumeNode or segmentationNode):
+        if not self._isStarted or slicer.mrmlScene.IsBatchProcessing() or not (volumeNode or segmentationNode):
             return
         node = self._node()
         modified = node.StartModify()
