@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,11 @@ WORDS = (
 )
 
 
-def train(folder: Path, lines: list[str], base: Path) -> Path:
+def train(how: Callable[..., None], folder: Path, lines: list[str], base: Path) -> Path:
     (folder / "table.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RADLLM_CACHE", str(folder / "cache"))
-        make(tiny_models.train_self_contained, folder / "table.csv", base, folder / "model")
+        make(how, folder / "table.csv", base, folder / "model")
     return folder / "model"
 
 
@@ -55,12 +56,12 @@ def train(folder: Path, lines: list[str], base: Path) -> Path:
 def words_model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that reads words alone, of masses and of calcifications."""
     names = ("lesion_type", "mass_shape", "calcification_type", "breast_density")
-    heading = ",".join(["lesion", "label", "patient", "modality", *(f"descriptor_{name}" for name in names)])
+    heading = ",".join(["lesion", "label", "patient", *(f"descriptor_{name}" for name in names)])
     lines = [heading]
     for number in range(24):
         label, *words = WORDS[number % 4]
-        lines.append(",".join([f"lesion{number}", label, f"patient{number}", "MG", *words]))
-    return train(tmp_path_factory.mktemp("words"), lines, tiny_base)
+        lines.append(",".join([f"lesion{number}", label, f"patient{number}", *words]))
+    return train(tiny_models.train_on_words, tmp_path_factory.mktemp("words"), lines, tiny_base)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def both_model(phantom_table: Path, tiny_base: Path, tmp_path_factory: pytest.Te
     heading, *lines = phantom_table.read_text(encoding="utf-8").splitlines()
     shapes = ("oval", "irregular")
     lines = [f"{heading},descriptor_mass_shape", *(f"{line},{shapes[n % 2]}" for n, line in enumerate(lines))]
-    return train(tmp_path_factory.mktemp("both"), lines, tiny_base)
+    return train(tiny_models.train_self_contained, tmp_path_factory.mktemp("both"), lines, tiny_base)
 
 
 @pytest.fixture(params=["process", "local"])

@@ -31,7 +31,7 @@ def modelInputs(backend: Backend, nameOrFolder: str) -> ModelInputs:
         counts = {row["descriptor"]: row["counts"] for row in card.get("descriptors", [])}
         return ModelInputs(
             readsImage=card.get("settings_name") is not None or not counts,
-            descriptors={name: _values(name, known) for name, known in counts.items()},
+            descriptors={name: values for name, known in counts.items() if (values := _values(name, known))},
         )
     except (AttributeError, KeyError, TypeError):
         return ModelInputs()
@@ -53,7 +53,7 @@ def _card(backend: Backend, nameOrFolder: str) -> dict[str, Any]:
 
 
 def _values(descriptor: str, known: Mapping[str, int]) -> list[str]:
-    """Every single term, and below them what readers of the training lesions combined."""
+    """Every single term, and below them what readers of the training lesions combined; none of an unknown one."""
     from radllm_backend import RadllmError
     from radllm_backend.features.descriptors import VOCABULARIES, canonical
 
