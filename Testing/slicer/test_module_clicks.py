@@ -417,6 +417,14 @@ def test_the_module_links_to_its_documentation() -> None:
     assert '<a href="https://' in slicer.modules.radiomicsllm.helpText
 
 
+def test_the_card_says_how_exact_the_base_model_is(panel: Any, in_process: None) -> None:
+    choose_backend(panel, "process")
+    panel.ui.modelSelector.currentIndex = panel.ui.modelSelector.findData("breast-us")
+    panel.ui.cardButton.click()
+    assert "smollm2-135m-instruct" in panel.ui.cardLabel.text
+    assert "4-bit (Q4_1) weights, expanded to fp32" in panel.ui.cardLabel.text
+
+
 def test_the_tab_key_goes_from_top_to_bottom() -> None:
     file = ElementTree.parse(ROOT / "RadiomicsLLM" / "Resources" / "UI" / "RadiomicsLLM.ui")
     there = [widget.get("name") for widget in file.iter("widget")]

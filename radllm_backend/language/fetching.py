@@ -27,6 +27,8 @@ class CatalogueEntry(Record):
 
     title: str
     licence: str
+    precision: str
+    """How exact its weights are, in words: said wherever the model is named."""
     requirement: str
     """What pip is asked for, with the exact version."""
     requirement_sha256: SHA256
