@@ -39,9 +39,11 @@ def modelInputs(backend: Backend, nameOrFolder: str) -> ModelInputs:
 
 def _card(backend: Backend, nameOrFolder: str) -> dict[str, Any]:
     """Read without any package that Slicer lacks at first."""
-    from radllm_backend import RadllmError
-    from radllm_backend.models.shipped import CARD, SHIPPED, shipped_models
-
+    try:
+        from radllm_backend import RadllmError
+        from radllm_backend.models.shipped import CARD, SHIPPED, shipped_models
+    except ImportError:  # the backend says so itself
+        return {}
     try:
         if backend.leavesComputer:
             return backend.card(nameOrFolder)

@@ -117,6 +117,8 @@ class FindingsPanel:
         self._changed()
 
     def _showValues(self, *_arguments: object) -> None:
+        if not self._boxes:
+            return
         segmentId = self._segments.currentData
         found = readFindings(self._segmentationNode, segmentId) if segmentId and self._segmentationNode else {}
         for name, (label, box) in self._boxes.items():
