@@ -170,6 +170,7 @@ def test_a_result_of_an_earlier_session_can_be_exported(one: Any, tmp_path: Path
     add_segmentation(volume)
     classify(one)
     expected = [result.prediction.model_dump_json(indent=2) for result in one.panel.results.results]
+    slicer.mrmlScene.RemoveNode(one.logic.getParameterNode())  # as in a scene of an older version
     assert slicer.mrmlScene.WriteToMRB(str(tmp_path / "scene.mrb"))
     code = """
         import sys
@@ -178,11 +179,10 @@ def test_a_result_of_an_earlier_session_can_be_exported(one: Any, tmp_path: Path
         from Testing.slicer.module_scene import open_module, slicer, slot_errors
         QSettings().clear()
         panel = open_module(RadiomicsLLM)
-        other = add_volume()  # is not the one that was classified
+        add_volume()  # comes first in the list, and is not the one that was classified
         assert slicer.mrmlScene.ReadFromMRB(sys.argv[1])
         panel.ui.segmentationSelector.setCurrentNode(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[0])
-        panel.ui.volumeSelector.setCurrentNode(other)
-        slicer.util.arrayFromVolume(other)[:] = 0
+        slicer.util.arrayFromVolume(panel.ui.volumeSelector.currentNode())[:] = 0
         panel.ui.exportFolderEdit.currentPath = sys.argv[2]
         panel.ui.pdfBox.click()
         click(panel.ui.exportButton)
