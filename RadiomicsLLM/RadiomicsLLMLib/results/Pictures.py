@@ -31,7 +31,9 @@ def probabilityPicture(prediction: Prediction, ink: qt.QColor) -> qt.QPixmap:
     painter.fillRect(0, _BAR_TOP, WIDTH, _BAR_HEIGHT, qt.QColor(128, 128, 128, 70))
     if prediction.band:
         low, high = round(WIDTH * prediction.band.low), round(WIDTH * prediction.band.high)
-        brush = qt.QBrush(qt.QColor(CALL_COLORS["uncertain"]), qt.Qt.BDiagPattern)
+        hatching = qt.QColor(ink)
+        hatching.setAlpha(150)
+        brush = qt.QBrush(hatching, qt.Qt.BDiagPattern)
         painter.fillRect(qt.QRect(low, _BAR_TOP, max(2, high - low), _BAR_HEIGHT), brush)
     filled = max(2, round(WIDTH * prediction.probability))
     painter.fillRect(0, _BAR_TOP + 3, filled, _BAR_HEIGHT - 6, qt.QColor(CALL_COLORS[prediction.call]))

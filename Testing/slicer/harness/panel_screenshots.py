@@ -114,7 +114,9 @@ def take_batch(model: str | Path, path: Path) -> None:
 def _opened(model: str | Path) -> Iterator[Any]:
     panel = open_module(load_module(ROOT / "RadiomicsLLM" / "RadiomicsLLM.py"), WIDTH)
     ui = panel.ui
-    if ui.modelSelector.findData(str(model)) < 0:
+    if (index := ui.modelSelector.findData(str(model))) >= 0:
+        ui.modelSelector.currentIndex = index
+    else:
         ui.modelSelector.currentIndex = ui.modelSelector.findData("")
         ui.modelFolderEdit.currentPath = str(model)
     yield panel
