@@ -13,7 +13,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from ..panel.Background import Background, Steps
 
-_PIECE = 2**24  # bytes that are copied between two turns of the event loop: some milliseconds
+_PIECE = 2**22  # bytes that are copied between two turns of the event loop: some milliseconds, in fresh memory too
 _MOST_ATTEMPTS = 5
 
 Pause = Callable[[], Background[None]]
