@@ -27,6 +27,11 @@ class Background(Generic[Result]):
         return cast(Result, (yield self))
 
 
+def pauseFor(sentence: str, fraction: float = 0.0) -> Callable[[], Background[None]]:
+    """Makes steps that do nothing: between two pieces of work on the main thread they let Slicer go on."""
+    return lambda: Background(sentence, lambda: None, fraction)
+
+
 Steps = Generator[Background[Any], Any, Result]
 """What runs between its steps touches the scene. Each step's value is of a type of its own, so what is sent is any."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
-from ..panel.Background import Background, Steps
+from ..panel.Background import Background, Steps, pauseFor
 from ..scene.SegmentedVolume import SegmentedVolume, Snapshot
 from .SegmentResult import SegmentResult
 
@@ -80,7 +80,7 @@ class Classification:
         for segmentId, fraction in self._withFractions(_LOADED, _MEASURED):
             sentence = _("Measuring {segment}").format(segment=self.source.segmentName(segmentId))
             try:
-                snapshot = self.source.snapshot(segmentId)
+                snapshot = yield from self.source.snapshot(segmentId, pauseFor(sentence, fraction))
                 measure = partial(_measured, snapshot, settings, self._canonical(segmentId))
                 features[segmentId] = yield from Background(sentence, measure, fraction)
             except Exception as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
-from ..panel.Background import Background, Steps
+from ..panel.Background import Background, Steps, pauseFor
 from ..scene.DicomDatabase import DicomDatabase
 from .ClassifiedLesions import ClassifiedLesions
 from .SegmentResult import SegmentResult
@@ -53,8 +53,9 @@ class DicomExport:
         # On Windows a cancelled step may still have a file open.
         with tempfile.TemporaryDirectory(prefix="RadiomicsLLM-", ignore_cleanup_errors=True) as folder:
             for index, result in enumerate(self.lesions.results):
-                write = partial(_write, Path(folder) / str(index), files, self.lesions.lesion(result), result)
                 sentence = _("Writing DICOM of {segment}").format(segment=result.segmentName)
+                lesion = yield from self.lesions.lesion(result, pauseFor(sentence, index / count))
+                write = partial(_write, Path(folder) / str(index), files, lesion, result)
                 yield from Background(sentence, write, index / count)
             self.database.add(Path(folder))
         sentence = _("Added to the DICOM database, each with a segmentation and a structured report: {segments}.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
-from ..panel.Background import Background, Steps
+from ..panel.Background import Background, Steps, pauseFor
 from .ClassifiedLesions import ClassifiedLesions
 from .SegmentResult import SegmentResult
 
@@ -60,8 +60,9 @@ class ReportExport:
         count, written = len(self.lesions.results), []
         for index, result in enumerate(self.lesions.results):
             target = self.folder / f"{_PREFIX}{number + index}"
-            write = partial(self._writeOne, target, result, self.lesions.lesion(result), card)
             sentence = _("Writing the report of {segment}").format(segment=result.segmentName)
+            lesion = yield from self.lesions.lesion(result, pauseFor(sentence, index / count))
+            write = partial(self._writeOne, target, result, lesion, card)
             self._made.append(target)
             yield from Background(sentence, write, index / count)
             written.append(f"{target.name} ({result.segmentName})")
