@@ -118,8 +118,8 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
             model: a shipped model's name, or the folder of a trained one.
             modality: MG, US, CT or MR; None for what the DICOM series says, if the volume came from one.
             settings: a preset or a PyRadiomics parameter file instead of the settings the model was trained with.
-            backend: ``local``, ``process`` or ``remote`` (whose ``use`` tells its address and token); None for the
-                first of the first two that is ready.
+            backend: ``process`` (in this Slicer), ``local`` (a server) or ``remote`` (whose ``use`` tells its address
+                and token); None for the first of the first two that is ready.
 
         Returns:
             One result a segment, in the order of ``segmentIds``: a `prediction`, or a `problem` that says why not.
@@ -155,11 +155,16 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
     def _ready(self, name: BackendName | None) -> Backend:
         from radllm_backend import RadllmError
 
+        from RadiomicsLLMLib.backend.Requirements import READS_ELSEWHERE, READS_HERE, missingSentence
+
         names: list[BackendName] = [name] if name else [PROCESS, LOCAL]
         chosen: list[Backend] = [self.backends[one] for one in names]
-        problems = [backend.problem() for backend in chosen]
+        problems = [
+            backend.problem() or missingSentence(READS_HERE if backend.readsHere else READS_ELSEWHERE)
+            for backend in chosen
+        ]
         if all(problems):
-            raise RadllmError(problems[-1])
+            raise RadllmError(problems[0])
         return chosen[problems.index("")]
 
 
@@ -175,9 +180,13 @@ class RadiomicsLLMTest(ScriptedLoadableModuleTest):
 
     def test_everySegmentHasItsRow(self) -> None:
         logic = RadiomicsLLMLogic()
-        ready: list[BackendName] = [name for name in (PROCESS, LOCAL) if logic.backends[name].modelNames()]
+        from RadiomicsLLMLib.backend.Requirements import READS_HERE, missingSentence
+
+        ready: list[BackendName] = [name for name in (PROCESS, LOCAL) if not logic.backends[name].problem()]
+        if missing := missingSentence(READS_HERE):  # nothing is installed without a question
+            ready = [name for name in ready if name != PROCESS]
         if not ready:
-            self.skipTest(logic.backends[LOCAL].problem() or "No model is shipped.")
+            self.skipTest(missing)
         self.delayDisplay("Classify two synthetic lesions and an empty segment")
         volume, segmentation = loadSampleLesions()
         segmentation.GetSegmentation().AddEmptySegment("empty", "empty")

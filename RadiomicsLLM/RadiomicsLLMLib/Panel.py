@@ -13,6 +13,8 @@ from slicer.util import VTKObservationMixin
 
 from .backend.Backend import Backend
 from .backend.BackendChoice import LOCAL, PROCESS, REMOTE, BackendChoice, Backends
+from .backend.FirstUse import FirstUse, baseModelOf
+from .backend.Requirements import READS_ELSEWHERE, READS_HERE
 from .batch.BatchLoader import LoadedLesion
 from .batch.BatchPanel import BatchPanel
 from .panel.Background import Background, Result, Steps
@@ -74,6 +76,7 @@ class Panel(VTKObservationMixin):
         )
         self._exports = ExportPanel(ui, shown=self._classified, askCard=self._askingCard, begin=self._beginExport)
         self._sections = SetupSections(ui, starting=self._onSetupStarting, finished=self.refresh)
+        self._firstUse = FirstUse(self._sections.packages, lambda: self._sections.wheels)
         self.batch = BatchPanel(
             ui.batchButton.layout(),
             python=lambda: logic.backends[LOCAL].python,
@@ -113,6 +116,7 @@ class Panel(VTKObservationMixin):
         if self._run:
             self._run.abandon()
             self._run = None
+            self._firstUse.cancel()
         self._sections.close()
         self.batch.close()
         self.removeObservers()
@@ -209,7 +213,16 @@ class Panel(VTKObservationMixin):
             approve=consent.ask if consent else None,
         )
         self.results.clear()
+        steps = self._afterFirstUse(backend, self.models.current(), steps)
         self._begin(steps, lambda results: self._show(source, results), _("nothing was classified"))
+
+    def _afterFirstUse(self, backend: Backend, model: str, steps: Steps[Result]) -> Steps[Result]:
+        """The same steps, once what they need is installed."""
+        if backend.readsHere:
+            yield from self._firstUse.steps(READS_HERE, baseModelOf(model))
+        else:
+            yield from self._firstUse.steps(READS_ELSEWHERE)
+        return (yield from steps)
 
     def _show(self, source: SegmentedVolume, results: list[SegmentResult]) -> None:
         if source.isInScene():
@@ -226,7 +239,8 @@ class Panel(VTKObservationMixin):
         def steps() -> Steps[Sequence[str]]:
             return (yield from Background(_("Asking the server for its models"), backend.connect))
 
-        self._begin(steps(), lambda _names: self.refresh(), _("the server was not asked"))
+        asked = self._afterFirstUse(backend, "", steps())
+        self._begin(asked, lambda _names: self.refresh(), _("the server was not asked"))
 
     def _beginExport(self, steps: Steps[str], undone: str) -> None:
         self._begin(steps, self._say, undone)
@@ -252,6 +266,7 @@ class Panel(VTKObservationMixin):
         if self._run:
             self._whyCancelled = sentence.format(undone=self._undone)
             self._run.cancel()
+            self._firstUse.cancel()
             self.backends.current().cancel()
             self.ui.classifyButton.enabled = False
             self._say(_("Cancelling…"))
@@ -315,5 +330,6 @@ class Panel(VTKObservationMixin):
 
     def _onSetupStarting(self) -> None:
         """What is installed or removed must not be in use."""
-        self.logic.backends[LOCAL].close()
+        for name in (LOCAL, PROCESS):
+            self.logic.backends[name].close()
         self.batch.stop()

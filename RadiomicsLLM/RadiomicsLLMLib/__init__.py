@@ -1,4 +1,4 @@
-"""What the module RadiomicsLLM is made of: one class a file. Importing it imports no backend and no torch."""
+"""What the module RadiomicsLLM is made of: one class a file. Importing it imports no backend."""
 
 from .backend.BackendChoice import LOCAL, PROCESS, REMOTE
 from .backend.BackendPython import backendPython

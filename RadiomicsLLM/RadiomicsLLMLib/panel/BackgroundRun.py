@@ -11,6 +11,7 @@ import qt
 from .Background import Background, Result, Steps
 
 _SHORTEST, _LONGEST = 1, 20  # milliseconds between two looks at the thread: many steps are done at once
+_OFTEN = 100  # milliseconds between two looks at a step that takes long and tells its progress
 _LENT = 0.005  # seconds: Slicer lets other threads run while Python waits, and hardly otherwise
 
 
@@ -38,6 +39,7 @@ class BackgroundRun(Generic[Result]):
         self._thread: threading.Thread | None = None
         self._outcome: tuple[Any, BaseException | None] = (None, None)
         self._isCancelled = False
+        self._progress: Callable[[], tuple[str, float]] | None = None
         self._interval = _SHORTEST
         self._timer = qt.QTimer()
         self._timer.connect("timeout()", self._look)
@@ -60,7 +62,9 @@ class BackgroundRun(Generic[Result]):
             return
         self._thread.join(_LENT)
         if self._thread.is_alive():
-            self._wait(min(2 * self._interval, _LONGEST))
+            if self._progress and not self._isCancelled:
+                self._told(*self._progress())
+            self._wait(min(2 * self._interval, _OFTEN if self._progress else _LONGEST))
             return
         self._timer.stop()
         if self._isCancelled:
@@ -79,6 +83,7 @@ class BackgroundRun(Generic[Result]):
             self._finished(None, error)
         else:
             self._told(step.sentence, step.fraction)
+            self._progress = step.progress
             self._thread = threading.Thread(target=self._work, args=(step,), name="RadiomicsLLM", daemon=True)
             self._thread.start()
             self._wait(_SHORTEST)
