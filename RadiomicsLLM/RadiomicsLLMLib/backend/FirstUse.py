@@ -90,6 +90,11 @@ class FirstUse:
             return
         if missing.packages and self._packages.isInstalling():
             raise RadllmError(_("Slicer is installing other packages at the moment: click again when that is done."))
+        if not self._packages.mayAsk():
+            names = ", ".join([*(package.name for package in missing.packages), missing.baseModel]).strip(", ")
+            raise RadllmError(
+                _("Nothing is installed during a test, and these are missing: {names}.").format(names=names)
+            )
         if not slicer.util.confirmOkCancelDisplay(consentText(missing, self._wheels()), _("Before the first result")):
             raise RadllmError(_("Nothing was installed."))
         share = _INSTALLED if missing.packages and missing.baseModel else 1.0

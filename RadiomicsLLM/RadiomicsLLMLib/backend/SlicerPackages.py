@@ -40,6 +40,10 @@ class SlicerPackages:
         """Environment variables for an interpreter: only Slicer's own should see Slicer's libraries."""
         return os.environ if python == self.python() else slicer.util.startupEnvironment()
 
+    def mayAsk(self) -> bool:
+        """Whether there is somebody to ask: Slicer answers its own questions with yes while it runs its tests."""
+        return not slicer.app.testingEnabled()
+
     def isInstalling(self) -> bool:
         """Whether pip is at work on Slicer's packages, for this module or, in Slicer 5.12, for another one."""
         if self._isPipRunning():

@@ -54,7 +54,7 @@ def slicer_python(root: Path, python: str) -> Path:
 
 
 def _forget(prefix: Path, binary: Path) -> None:
-    """Have a program not know where the Python that it was copied from lies: Slicer's is built in a folder long gone."""
+    """Have a program not know where it was copied from: Slicer's Python is built in a folder long gone."""
     known, kept = str(prefix).encode(), prefix.name.encode()  # its end may also be the end of another text
     binary.write_bytes(binary.read_bytes().replace(known, b"/" + b"-" * (len(known) - len(kept) - 1) + kept))
 

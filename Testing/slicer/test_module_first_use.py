@@ -1,0 +1,429 @@
+"""The first Classify: what is missing, the one question, installing and fetching, and every way in which it can end.
+
+Packages are installed into a Python laid out as Slicer's, from wheels made here; with pip's real programs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+WHY = "the Slicer module is tested where slicer-core and PySide6-Essentials are installed"
+slicer = pytest.importorskip("slicer", reason=WHY, exc_type=ImportError)
+pytest.importorskip("PySide6", reason=WHY, exc_type=ImportError)
+
+from radllm_backend import RadllmError
+from Testing.slicer.harness.slicer_python import site_packages, slicer_python
+from Testing.slicer.module_setup import ROOT, answering, write_wheel
+
+from RadiomicsLLMLib.backend import FirstUse as first_use
+from RadiomicsLLMLib.backend import Requirements as requirements
+from RadiomicsLLMLib.backend.FirstUse import BASE_MODEL, FirstUse, Missing, baseModelOf, consentText
+from RadiomicsLLMLib.backend.Requirements import MEASURING, READS_ELSEWHERE, READS_HERE, Package
+from RadiomicsLLMLib.backend.SlicerPackages import SlicerPackages
+from RadiomicsLLMLib.panel.Background import runHere
+from RadiomicsLLMLib.panel.BackgroundRun import BackgroundRun
+
+SIZES = ("linux", "windows", "mac-intel", "mac-arm")
+MOST_BYTES = 110_000_000
+SLICERS_OWN = {"numpy", "requests", "pillow"}
+"""``SuperBuild/External_python-*-requirements.cmake`` of Slicer; pillow for dicomweb-client."""
+NEVER_IMPORTED = {"huggingface-hub", "tqdm"}
+"""``tokenizers`` and ``gguf`` ask for them, and reading a model from this computer imports neither."""
+
+
+class Packages(SlicerPackages):
+    """Of another Python than this one."""
+
+    def __init__(self, python: Path) -> None:
+        super().__init__()
+        self._python = python
+
+    def python(self) -> str:
+        return str(self._python)
+
+    def mayAsk(self) -> bool:
+        return True
+
+
+@pytest.fixture(scope="session")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PythonSlicer."""
+    return slicer_python(tmp_path_factory.mktemp("slicer"), sys.executable)
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheels")
+    for name in ("radllmone", "radllmtwo"):
+        write_wheel(folder, name, "1.1")
+    return folder
+
+
+@pytest.fixture
+def two(launcher: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """Nothing but two packages is needed; gives those of them that PythonSlicer has."""
+    table = [(MEASURING, Package(name, name, "1", "1.1", 900)) for name in ("radllmone", "radllmtwo")]
+    monkeypatch.setattr(requirements, "_table", lambda: table)
+    site = site_packages(launcher)
+
+    def there() -> list[str]:
+        return sorted(path.name for path in site.glob("radllm*.dist-info"))
+
+    monkeypatch.setattr(Package, "isMissing", lambda self: not list(site.glob(f"{self.name}-1.1.dist-info")))
+    yield there
+    for folder in there():
+        subprocess.run([launcher, "-m", "pip", "uninstall", "--yes", "-q", folder.split("-")[0]], check=True)
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where all temporary folders are made."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+class Run:
+    """Steps beside the event loop, as the panel runs them."""
+
+    def __init__(self, one: FirstUse, base: str = "") -> None:
+        self.one, self.ends = one, []  # type: ignore[var-annotated]
+        self.told: list[tuple[str, float]] = []
+        self._run = BackgroundRun(
+            one.steps([MEASURING], base),
+            told=lambda *what: self.told.append(what),
+            finished=lambda *end: self.ends.append(end),
+        )
+        self._run.start()
+
+    def until(self, condition: Callable[[], bool], seconds: float = 60) -> float:
+        began = time.monotonic()
+        while not condition():
+            assert time.monotonic() < began + seconds, "it takes too long"
+            slicer.app.processEvents()
+            time.sleep(0.002)
+        return time.monotonic() - began
+
+    def cancel(self) -> float:
+        """How long it then takes."""
+        self._run.cancel()
+        self.one.cancel()
+        return self.until(lambda: bool(self.ends))
+
+
+def script(folder: Path, text: str) -> Path:
+    path = folder / "PythonSlicer"
+    path.write_text(f"#!{sys.executable}\nimport sys, time\nfrom pathlib import Path\n{text}")
+    path.chmod(0o755)
+    return path
+
+
+# --- it asks once, and installs -----------------------------------------------------------------------------------
+
+
+def test_after_one_question_the_packages_are_there_and_nothing_is_asked_again(
+    two: Callable[[], list[str]], launcher: Path, wheels: Path, temporary: Path, asked: list[str]
+) -> None:
+    one = FirstUse(Packages(launcher), lambda: str(wheels))
+    runHere(one.steps([MEASURING]))
+    runHere(one.steps([MEASURING]))
+    (question,) = asked
+    assert "radllmone 1.1, radllmtwo 1.1" in question
+    assert f"Nothing is downloaded: all comes from the folder {wheels}." in question
+    assert two() == ["radllmone-1.1.dist-info", "radllmtwo-1.1.dist-info"]
+    told = subprocess.run(
+        [launcher, "-c", "import radllmone; print(radllmone.ANSWER)"], check=True, capture_output=True
+    )
+    assert told.stdout.split() == [b"42"]
+    assert list(temporary.iterdir()) == []
+
+
+def test_only_the_missing_package_is_installed(
+    two: Callable[[], list[str]], launcher: Path, wheels: Path, asked: list[str]
+) -> None:
+    subprocess.run([launcher, "-m", "pip", "install", "-q", wheels / "radllmone-1.1-py3-none-any.whl"], check=True)
+    runHere(FirstUse(Packages(launcher), lambda: str(wheels)).steps([MEASURING]))
+    assert "radllmtwo" in asked[0]
+    assert "radllmone" not in asked[0]
+    assert len(two()) == 2
+
+
+def test_without_consent_nothing_is_installed(two: Callable[[], list[str]], launcher: Path, wheels: Path) -> None:
+    with answering(False) as questions, pytest.raises(RadllmError, match=r"^Nothing was installed\.$"):
+        runHere(FirstUse(Packages(launcher), lambda: str(wheels)).steps([MEASURING]))
+    assert len(questions) == 1
+    assert two() == []
+
+
+def test_slicer_s_tests_install_nothing(two: Callable[[], list[str]], asked: list[str]) -> None:
+    with pytest.raises(RadllmError, match="during a test, and these are missing: radllmone, radllmtwo"):
+        runHere(FirstUse(SlicerPackages()).steps([MEASURING]))
+    assert asked == []
+
+
+def test_another_installation_is_not_taken_for_a_no(
+    two: Callable[[], list[str]], launcher: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slicer.packaging, "isPipInstallInProgress", lambda: True)
+    with pytest.raises(RadllmError, match="installing other packages at the moment: click again"):
+        runHere(FirstUse(Packages(launcher)).steps([MEASURING]))
+    assert asked == []
+
+
+def test_before_slicer_5_11_nobody_else_is_known_to_install(launcher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "slicer.packaging", None)
+    assert not Packages(launcher).isInstalling()
+
+
+@pytest.mark.parametrize("lacks", ["the wheel", "the folder", "the python"])
+def test_what_cannot_be_installed_is_one_sentence_and_leaves_nothing(
+    two: Callable[[], list[str]], launcher: Path, tmp_path: Path, temporary: Path, asked: list[str], lacks: str
+) -> None:
+    folder = tmp_path / "wheels"
+    if lacks != "the folder":
+        folder.mkdir()
+        write_wheel(folder, "radllmone", "1.1")
+    python = tmp_path / "none" if lacks == "the python" else launcher
+    with pytest.raises(RadllmError) as failed:
+        runHere(FirstUse(Packages(python), lambda: str(folder)).steps([MEASURING]))
+    assert str(failed.value).startswith("Not everything could be installed: ")
+    assert str(failed.value).endswith(".")
+    assert "\n" not in str(failed.value)
+    assert two() == []
+    assert list(temporary.iterdir()) == []
+
+
+# --- it is cancelled ----------------------------------------------------------------------------------------------
+
+
+def test_cancelled_while_it_downloads_it_ends_at_once_and_leaves_nothing(
+    two: Callable[[], list[str]], tmp_path: Path, temporary: Path, asked: list[str]
+) -> None:
+    text = "Path(sys.argv[sys.argv.index('-d') + 1], 'half.whl').write_bytes(b'x' * 900); time.sleep(60)\n"
+    run = Run(FirstUse(Packages(script(tmp_path, text))))
+    run.until(lambda: any(fraction > 0.3 for _sentence, fraction in run.told))
+    assert run.told[-1][0] == "Downloading the packages"
+    assert run.cancel() < 1
+    assert run.ends == [(None, None)]
+    assert list(temporary.iterdir()) == []
+
+
+def test_cancelled_while_pip_puts_packages_in_place_pip_is_left_to_finish(
+    two: Callable[[], list[str]], tmp_path: Path, temporary: Path, asked: list[str]
+) -> None:
+    """The next click waits for it."""
+    text = f"if 'install' in sys.argv: time.sleep(2); Path({str(tmp_path / 'done')!r}).touch()\n"
+    packages = Packages(script(tmp_path, text))
+    run = Run(FirstUse(packages))
+    run.until(lambda: any(sentence == "Installing the packages" for sentence, _fraction in run.told))
+    run.until(packages.isInstalling)
+    assert run.cancel() < 1
+    assert not (tmp_path / "done").exists()
+    assert len(list(temporary.iterdir())) == 1
+    with pytest.raises(RadllmError, match="at the moment"):
+        runHere(FirstUse(packages).steps([MEASURING]))
+    run.until(lambda: not packages.isInstalling())
+    assert (tmp_path / "done").exists()
+    run.until(lambda: list(temporary.iterdir()) == [])
+
+
+def test_cancelled_while_the_base_model_is_fetched_no_part_of_it_stays(
+    tmp_path: Path, temporary: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RADLLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(first_use, "_isAbsent", lambda name: True)
+    monkeypatch.setattr(requirements, "_table", lambda: [("base model", Package("base", "base", "1", "1", 1000))])
+    partial = tmp_path / "cache" / "base-models" / f".{BASE_MODEL}.partial"
+    text = (
+        f"partial = Path({str(partial)!r}); partial.mkdir(parents=True); (partial / 'weights').write_bytes(b'x')\n"
+        "import os; Path(os.environ['TMPDIR'], 'download').write_bytes(b'x' * 500)\n"
+        "print('Converting the model, once: this takes a while.', flush=True); time.sleep(60)\n"
+    )
+    run = Run(FirstUse(Packages(script(tmp_path, text))), BASE_MODEL)
+    run.until(lambda: bool(run.told) and run.told[-1][0].startswith("Converting") and run.told[-1][1] > 0.4)
+    assert partial.exists()
+    assert run.cancel() < 1
+    assert not partial.exists()
+    assert list(temporary.iterdir()) == []
+    (question,) = asked
+    assert "SmolLM2-135M-Instruct (Apache-2.0), 4-bit (Q4_1) weights, expanded to fp32" in question
+
+
+# --- what is missing ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("installed", "missing"),
+    [("2.9", False), ("2.14.3", False), ("2.10rc1", False), ("2.8.9", True), ("1.10.26", True), (None, True)],
+)
+def test_a_package_that_is_too_old_is_missing(
+    monkeypatch: pytest.MonkeyPatch, installed: str | None, missing: bool
+) -> None:
+    monkeypatch.setattr(requirements, "isMissing", lambda module: installed is None)
+    monkeypatch.setattr(metadata, "version", lambda name: installed)
+    assert Package("pydantic", "pydantic", "2.9", "2.14.3", 1).isMissing() is missing
+
+
+def test_two_halves_of_one_release_are_installed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Package, "isMissing", lambda self: self.name == "pydantic")
+    assert [one.requirement.split("==")[0] for one in requirements.missingPackages([MEASURING])] == [
+        "pydantic", "pydantic-core",
+    ]  # fmt: skip
+
+
+def test_which_base_model_a_model_needs_is_read_without_any_package(tmp_path: Path) -> None:
+    assert baseModelOf("breast-us") == BASE_MODEL
+    assert baseModelOf(str(tmp_path)) == ""
+    (tmp_path / "model.json").write_text('{"base": {"name": "/somebody/elses"}}')
+    assert baseModelOf(str(tmp_path)) == ""
+    code = (
+        "import sys, types; sys.path[:0] = ['RadiomicsLLM', '.']\n"
+        "from Testing.slicer.harness import load_module\n"
+        "from RadiomicsLLMLib.backend.FirstUse import baseModelOf; print(baseModelOf('breast-us'))\n"
+        "print(sorted({'pydantic', 'yaml', 'filelock', 'tokenizers'} & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert told.split("\n")[:2] == [BASE_MODEL, "[]"]
+
+
+def test_with_all_packages_there_only_the_base_model_is_asked_for() -> None:
+    text = consentText(Missing([], BASE_MODEL))
+    assert "Packages" not in text
+    assert "93 MB are downloaded at most" in text
+
+
+# --- the table ----------------------------------------------------------------------------------------------------
+
+
+def table() -> list[dict[str, str]]:
+    import csv
+
+    with requirements.PACKAGE_TABLE.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("system", SIZES)
+def test_the_first_use_downloads_at_most_110_megabytes(system: str) -> None:
+    rows = {row["package"]: int(row[system]) for row in table()}
+    assert sum(rows.values()) - rows["pillow"] <= MOST_BYTES  # Slicer brings it
+    pdf = ("fpdf2", "fonttools", "defusedxml")
+    assert sum(rows.values()) - sum(rows[name] for name in pdf) <= MOST_BYTES
+
+
+def test_the_table_names_what_was_tested_and_what_the_project_asks_for() -> None:
+    pinned = [Requirement(line) for line in constraints()]
+    tested = {canonical(one.name): str(one.specifier) for one in pinned}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    asked = [Requirement(line) for line in [*project["dependencies"], *extras.get("llm", [])]]
+    minima = {canonical(one.name): one.specifier for one in asked}
+    for row in table()[:-1]:
+        assert tested[row["package"]] == f"=={row['tested']}", row
+        if row["package"] in minima:
+            assert f">={row['minimum']}" in str(minima[row["package"]]), row
+
+
+def constraints() -> list[str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if re.match(r"[A-Za-z].*==", line)]
+
+
+def test_the_table_is_all_that_its_packages_import_of_each_other() -> None:
+    """pip is told to install nothing else."""
+    known = {row["package"]: row for row in table()}
+    for name, row in known.items():
+        try:
+            needs = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        for need in map(Requirement, needs):
+            if need.marker and not need.marker.evaluate({"extra": ""}):
+                continue
+            wanted = canonical(need.name)
+            assert wanted in {*known, *SLICERS_OWN, *NEVER_IMPORTED}, (row["package"], str(need))
+            if wanted in known:
+                assert need.specifier.contains(known[wanted]["tested"]), (row["package"], str(need))
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_nothing_of_pytorch_is_asked_for() -> None:
+    names = {row["package"] for row in table()}
+    assert not names & {"torch", "transformers", "accelerate", "scikit-learn", "highdicom", "pydicom"}
+    assert {package.name for package in requirements.packages(READS_ELSEWHERE)} < {
+        package.name for package in requirements.packages(READS_HERE)
+    }
+
+
+# --- through the panel --------------------------------------------------------------------------------------------
+
+
+def test_classify_installs_and_goes_on_to_classify(
+    panel: Any,
+    self_contained_model: Path,
+    two: Callable[[], list[str]],
+    launcher: Path,
+    wheels: Path,
+    asked: list[str],
+) -> None:
+    from Testing.slicer.module_scene import add_segmentation, add_volume, classify, prepare, probabilities
+
+    panel.panel._firstUse = FirstUse(Packages(launcher), lambda: str(wheels))
+    prepare(panel, self_contained_model)
+    add_segmentation(add_volume())
+    classify(panel)
+    assert len(probabilities()) == 2
+    assert len(asked) == 1
+    assert len(two()) == 2
+    classify(panel)
+    assert len(asked) == 1
+
+
+def test_a_declined_classify_leaves_the_scene_as_it_is(
+    panel: Any, self_contained_model: Path, two: Callable[[], list[str]], launcher: Path
+) -> None:
+    from Testing.slicer.module_scene import add_segmentation, add_volume, classify, prepare, tables
+
+    panel.panel._firstUse = FirstUse(Packages(launcher))
+    prepare(panel, self_contained_model)
+    add_segmentation(add_volume())
+    with answering(False):
+        classify(panel)
+    assert panel.ui.statusLabel.text == "Nothing was installed."
+    assert tables() == []
+
+
+# --- for real -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_the_packages_of_the_table_install_and_import_in_slicer_s_python(
+    tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the machine's own package registry; what Slicer brings is put there first."""
+    python = slicer_python(tmp_path / "slicer", sys.executable)
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-cache-dir", "numpy", "requests"], check=True)
+    site = site_packages(python)
+
+    def isMissing(package: Package) -> bool:
+        return not list(site.glob(f"{package.name.replace('-', '_')}-*.dist-info"))
+
+    monkeypatch.setattr(Package, "isMissing", isMissing)
+    runHere(FirstUse(Packages(python)).steps(READS_HERE))
+    modules = ", ".join(package.module for package in requirements.packages(READS_HERE))
+    subprocess.run([python, "-c", f"import {modules}"], check=True, env={**os.environ, "PYTHONPATH": ""})
