@@ -56,6 +56,9 @@ class Packages(SlicerPackages):
     def mayAsk(self) -> bool:
         return True
 
+    def isImported(self, module: str) -> bool:
+        return False
+
 
 @pytest.fixture(scope="session")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -158,6 +161,16 @@ def test_only_the_missing_package_is_installed(
     runHere(FirstUse(Packages(launcher), lambda: str(wheels)).steps([MEASURING]))
     assert "radllmtwo" in asked[0]
     assert "radllmone" not in asked[0]
+    assert len(two()) == 2
+
+
+def test_a_package_that_slicer_uses_already_counts_after_a_restart(
+    two: Callable[[], list[str]], launcher: Path, wheels: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Packages, "isImported", SlicerPackages.isImported)
+    monkeypatch.setitem(sys.modules, "radllmtwo", sys)
+    with pytest.raises(RadllmError, match="New versions were installed of radllmtwo, which Slicer uses: restart it"):
+        runHere(FirstUse(Packages(launcher), lambda: str(wheels)).steps([MEASURING]))
     assert len(two()) == 2
 
 

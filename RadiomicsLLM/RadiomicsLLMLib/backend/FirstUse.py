@@ -127,7 +127,7 @@ class FirstUse:
 
         if self._isCancelled:
             return
-        inUse = [package.name for package in missing if package.module in sys.modules]
+        inUse = [package.name for package in missing if self._packages.isImported(package.module)]
         process = self._packages.install(sorted(folder.glob("*.whl")), folder)
         while process.poll() is None:
             if self._isCancelled:

@@ -44,6 +44,10 @@ class SlicerPackages:
         """Whether there is somebody to ask: Slicer answers its own questions with yes while it runs its tests."""
         return not slicer.app.testingEnabled()
 
+    def isImported(self, module: str) -> bool:
+        """Whether Slicer uses a module already: a new version of it would count only after a restart."""
+        return module in sys.modules
+
     def isInstalling(self) -> bool:
         """Whether pip is at work on Slicer's packages, for this module or, in Slicer 5.12, for another one."""
         if self._isPipRunning():
