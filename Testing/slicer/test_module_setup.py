@@ -83,7 +83,6 @@ def setting_up(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Settin
         panel, finished = set_up_panel(make, environment, wheels=wheels)
         assert panel.text("setupStateLabel") == environment.problem()
         assert "not set up yet" in environment.problem()
-        assert not panel.child("removeDownloadsButton").visible
         panel.click("setupButton")
         (seen.question,) = questions
         assert not panel.child("setupButton").enabled
@@ -235,7 +234,7 @@ def test_cancelled_in_the_middle_it_leaves_nothing_and_no_process(
     panel, finished = set_up_panel(opened, environment, wheels=tmp_path / "wheels")
     panel.click("setupButton")
     panel.run_until(lambda: sign.exists() and bool(sign.read_text()))
-    assert any(name.startswith("p-") for name in entries(environment.folder))
+    assert "t" in entries(environment.folder)
     assert not environment.isReady()
     panel.click("setupCancelButton")
     assert panel.run_until(lambda: bool(finished), 20) < LONGEST_PAUSE
