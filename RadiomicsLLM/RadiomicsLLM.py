@@ -24,6 +24,7 @@ from RadiomicsLLMLib import (
     Classification,
     InProcessBackend,
     LocalServerBackend,
+    Measurer,
     Panel,
     RemoteBackend,
     SegmentedVolume,
@@ -93,8 +94,10 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
+        python = backendPython()
+        self.measurer = Measurer(python)
         self.backends: Backends = {
-            LOCAL: LocalServerBackend(backendPython()),
+            LOCAL: LocalServerBackend(python),
             PROCESS: InProcessBackend(),
             REMOTE: RemoteBackend(),
         }
@@ -142,13 +145,15 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
         approve: Approve | None = None,
     ) -> Steps[list[SegmentResult]]:
         """The same in steps, for the panel: see `RadiomicsLLMLib.panel.Background`."""
-        results = yield from Classification(source, segmentIds, backend, model, settings, approve).steps()
+        measure = self.measurer.extract
+        results = yield from Classification(source, segmentIds, backend, model, settings, measure, approve).steps()
         if source.isInScene():
             writeResults(source.volumeNode, source.segmentationNode, results)
         return results
 
     def close(self) -> None:
-        """Stop what was started: the local server, connections."""
+        """Stop what was started: the local server, connections, what measures elsewhere."""
+        self.measurer.close()
         for backend in (self.backends[LOCAL], self.backends[PROCESS], self.backends[REMOTE]):
             backend.close()
 
@@ -160,7 +165,9 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
         names: list[BackendName] = [name] if name else [PROCESS, LOCAL]
         chosen: list[Backend] = [self.backends[one] for one in names]
         problems = [
-            backend.problem() or missingSentence(READS_HERE if backend.readsHere else READS_ELSEWHERE)
+            self.measurer.problem()
+            or backend.problem()
+            or missingSentence(READS_HERE if backend.readsHere else READS_ELSEWHERE)
             for backend in chosen
         ]
         if all(problems):
@@ -182,11 +189,14 @@ class RadiomicsLLMTest(ScriptedLoadableModuleTest):
         logic = RadiomicsLLMLogic()
         from RadiomicsLLMLib.backend.Requirements import READS_HERE, missingSentence
 
-        ready: list[BackendName] = [name for name in (PROCESS, LOCAL) if not logic.backends[name].problem()]
+        problem = logic.measurer.problem()
+        ready: list[BackendName] = [
+            name for name in (PROCESS, LOCAL) if not (problem or logic.backends[name].problem())
+        ]
         if missing := missingSentence(READS_HERE):  # nothing is installed without a question
             ready = [name for name in ready if name != PROCESS]
         if not ready:
-            self.skipTest(missing)
+            self.skipTest(problem or missing)
         self.delayDisplay("Classify two synthetic lesions and an empty segment")
         volume, segmentation = loadSampleLesions()
         segmentation.GetSegmentation().AddEmptySegment("empty", "empty")

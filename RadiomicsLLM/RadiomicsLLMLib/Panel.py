@@ -14,6 +14,7 @@ from slicer.util import VTKObservationMixin
 from .backend.Backend import Backend
 from .backend.BackendChoice import LOCAL, PROCESS, REMOTE, BackendChoice, Backends
 from .backend.FirstUse import FirstUse, baseModelOf
+from .backend.Measurer import Measurer
 from .backend.Requirements import READS_ELSEWHERE, READS_HERE
 from .batch.BatchLoader import LoadedLesion
 from .batch.BatchPanel import BatchPanel
@@ -45,6 +46,9 @@ class PanelLogic(Protocol):
 
     @property
     def backends(self) -> Backends: ...
+
+    @property
+    def measurer(self) -> Measurer: ...
 
     def steps(
         self,
@@ -157,7 +161,7 @@ class Panel(VTKObservationMixin):
         self.batch.update()
         if self.isRunning:
             return
-        problem = self.backends.current().problem()
+        problem = self.backends.current().problem() or self.logic.measurer.problem()
         obstacle = problem or self._obstacle()
         self.ui.connectButton.enabled = bool(self.ui.addressEdit.text and self.ui.tokenEdit.text)
         self.ui.classifyButton.enabled = not obstacle
@@ -267,6 +271,7 @@ class Panel(VTKObservationMixin):
             self._whyCancelled = sentence.format(undone=self._undone)
             self._run.cancel()
             self._firstUse.cancel()
+            self.logic.measurer.cancel()
             self.backends.current().cancel()
             self.ui.classifyButton.enabled = False
             self._say(_("Cancelling…"))
@@ -330,6 +335,7 @@ class Panel(VTKObservationMixin):
 
     def _onSetupStarting(self) -> None:
         """What is installed or removed must not be in use."""
+        self.logic.measurer.close()
         for name in (LOCAL, PROCESS):
             self.logic.backends[name].close()
         self.batch.stop()

@@ -4,6 +4,7 @@ from .backend.BackendChoice import LOCAL, PROCESS, REMOTE
 from .backend.BackendPython import backendPython
 from .backend.InProcessBackend import InProcessBackend
 from .backend.LocalServerBackend import LocalServerBackend
+from .backend.Measurer import Measurer
 from .backend.RemoteBackend import RemoteBackend
 from .Panel import Panel
 from .panel.Background import runHere
@@ -20,6 +21,7 @@ __all__ = [
     "Classification",
     "InProcessBackend",
     "LocalServerBackend",
+    "Measurer",
     "Panel",
     "RemoteBackend",
     "SegmentResult",

@@ -108,7 +108,7 @@ def test_setting_up_asks_first_and_says_what_it_does(setting_up: SettingUp, whee
     assert str(setting_up.environment.folder) in setting_up.question
     assert str(wheels) in setting_up.question
     assert "Nothing is downloaded" in setting_up.question
-    assert {"Looking at the chosen Python…", "Downloading and installing the packages…"} <= setting_up.sentences
+    assert {"Downloading and installing the packages…", "Fetching the base model…"} <= setting_up.sentences
     assert setting_up.progress == sorted(setting_up.progress)
     assert len(set(setting_up.progress)) > 3
     assert setting_up.longestPause < LONGEST_PAUSE
@@ -379,7 +379,7 @@ def test_the_doctor_says_what_cannot_be_imported(opened: Callable[..., Panel], s
     panel.run_until(lambda: panel.child("examineButton").enabled)
     findings = panel.text("doctorFindingsLabel")
     server = findings[findings.index("Local server") :]
-    assert "not installed  →  click “Set up backend…”" in server
+    assert "→  click “Set up backend…”, or “Remove downloads” first" in server
     assert "Not everything works" in panel.text("doctorSummaryLabel")
 
 
