@@ -55,7 +55,7 @@ def plane() -> Lesion:
 def volume() -> Lesion:
     numbers = np.random.default_rng(3)
     image = sitk.GetImageFromArray(numbers.normal(size=(12, 20, 24)))
-    mask = sitk.GetImageFromArray(ball((12, 20, 24), 4).astype(np.uint8))
+    mask = sitk.GetImageFromArray(ball((12, 20, 24), (6, 10, 12), 4).astype(np.uint8))
     for one in (image, mask):
         one.SetSpacing((0.7, 0.9, 2.5))
         one.SetOrigin((-12.5, 1 / 3, 7))

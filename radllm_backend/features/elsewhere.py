@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -29,7 +30,10 @@ def ask(folder: Path, lesion: Lesion, settings: Settings) -> None:
     """
     known = {"modality": lesion.modality, "spacing_known": lesion.spacing_known}
     chosen = {"data": settings.to_dict(), "name": settings.name}
-    arrays = {"image": sitk.GetArrayViewFromImage(lesion.image), "mask": sitk.GetArrayViewFromImage(lesion.mask)}
+    arrays: dict[str, Any] = {
+        "image": sitk.GetArrayViewFromImage(lesion.image),
+        "mask": sitk.GetArrayViewFromImage(lesion.mask),
+    }
     grid = {name: getattr(lesion.image, f"Get{name}")() for name in _GRID}
     np.savez(folder / _LESION, known=json.dumps([known, chosen]), **arrays, **grid)
 

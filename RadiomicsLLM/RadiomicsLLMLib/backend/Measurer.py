@@ -51,8 +51,8 @@ class Measurer:
                 "PyRadiomics and click “Set up backend…”, and lesions are measured there."
             )
         return _(
-            "PyRadiomics is missing: install the extension SlicerRadiomics and restart Slicer, or choose another Python "
-            "under “Set up” and click “Set up backend…”."
+            "PyRadiomics is missing: install the extension SlicerRadiomics and restart Slicer, or choose another "
+            "Python under “Set up” and click “Set up backend…”."
         )
 
     def extract(self, lesion: Lesion, settings: Settings) -> Features:
