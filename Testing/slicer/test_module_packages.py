@@ -1,4 +1,4 @@
-"""The packages that Slicer's own Python needs: which are missing, what they import of each other, how large they are."""
+"""The packages that Slicer's own Python needs: which are missing, what they import of each other, their sizes."""
 
 from __future__ import annotations
 

@@ -228,10 +228,10 @@ def test_a_mistake_of_ours_costs_one_segment_its_result_only(
 
     volume, measured = add_volume(), sys.modules[home.__module__]._measured
 
-    def fail_once(snapshot: Any, settings: Any) -> Any:
+    def fail_once(snapshot: Any, *how: Any) -> Any:
         if snapshot.segmentName == "the oval":
             raise ZeroDivisionError("a division")
-        return measured(snapshot, settings)
+        return measured(snapshot, *how)
 
     monkeypatch.setattr(sys.modules[home.__module__], "_measured", fail_once)
     results = one.logic.classify(volume, add_segmentation(volume), model=str(self_contained_model), backend="local")
