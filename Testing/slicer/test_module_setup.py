@@ -386,7 +386,7 @@ def test_the_doctor_says_what_cannot_be_imported(opened: Callable[..., Panel], s
 def test_what_the_server_and_a_batch_need_is_what_the_project_says() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    reading = {"gguf>=0.17", "safetensors>=0.5", "tokenizers>=0.20"}
+    reading = {"gguf>=0.17", "safetensors>=0.5", "tokenizers>=0.22"}
     wanted = {*project["dependencies"], *extras["server"], *extras["batch"], *reading}
     assert set(BackendEnvironment("unused").requirements) == wanted
     tested = set((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())

@@ -16,16 +16,20 @@ pytest.importorskip("slicer", reason=WHY, exc_type=ImportError)
 pytest.importorskip("PySide6", reason=WHY, exc_type=ImportError)
 
 from radllm_backend import RadllmError
-from Testing.slicer.harness.slicer_python import slicer_python
-from Testing.slicer.module_setup import ROOT  # noqa: F401 - it loads the module
+from Testing.slicer.harness.slicer_python import site_packages, slicer_python
+from Testing.slicer.module_setup import ROOT
 from Testing.support.servers import lesions
 
 from RadiomicsLLMLib.backend.BackendEnvironment import BackendEnvironment
+from RadiomicsLLMLib.backend.FirstUse import BASE_MODEL, FirstUse
 from RadiomicsLLMLib.backend.LocalServerBackend import LocalServerBackend
+from RadiomicsLLMLib.backend.Requirements import READS_HERE, Package
 from RadiomicsLLMLib.backend.SlicerPackages import SlicerPackages
+from RadiomicsLLMLib.panel.Background import runHere
 from RadiomicsLLMLib.setup.EnvironmentSetup import EnvironmentSetup
 
 pytestmark = pytest.mark.alone
+SLICERS_OWN = ("numpy==2.4.6", "packaging==26.2", "pydicom==3.0.2", "requests", "scipy==1.17.1", "simpleitk==2.5.5")
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,45 @@ def test_the_whole_set_up_runs_to_a_served_answer(launcher: Path, self_contained
     while processes(environment.folder):  # the interpreter too, and not only its launcher
         assert time.monotonic() < until
         time.sleep(0.1)
+
+
+def test_in_this_slicer_the_first_use_ends_with_a_probability(
+    launcher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    """From Slicer's own packages, through the one question, to a prediction by a shipped model."""
+    monkeypatch.setenv("RADLLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(SlicerPackages, "mayAsk", lambda self: True)
+    monkeypatch.setattr(SlicerPackages, "isImported", lambda self, module: False)
+    pip = [launcher, "-m", "pip", "install", "-q", "--no-cache-dir", *SLICERS_OWN]
+    subprocess.run(pip, check=True, capture_output=True)
+    site = site_packages(launcher)
+    monkeypatch.setattr(
+        Package, "isMissing", lambda self: not list(site.glob(f"{self.name.replace('-', '_')}-*.dist-info"))
+    )
+    try:
+        runHere(FirstUse(SlicerPackages()).steps(READS_HERE, BASE_MODEL))
+    except RadllmError as error:
+        if "torch" not in str(error):
+            raise
+        pytest.skip("fetching a base model still needs torch here")
+    assert len(asked) == 1
+    (features,) = lesions("breast-us", 1)
+    code = (
+        "import sys; from radllm_backend import Features, Model; "
+        "features = Features.model_validate_json(sys.stdin.read()); "
+        "print(Model.load('breast-us').predict(features).probability, 'torch' in sys.modules)"
+    )
+    told = subprocess.run(
+        [launcher, "-c", code],
+        input=features.model_dump_json(),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    probability, hasTorch = told.stdout.split()
+    assert 0 < float(probability) < 1
+    assert hasTorch == "False"
 
 
 def processes(folder: Path) -> list[str]:
