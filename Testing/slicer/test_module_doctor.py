@@ -87,6 +87,24 @@ def test_the_doctor_s_report_names_no_user(
     assert withoutUser("/data/ada.lovelace/x and ada.lovelaces") == "/data/USER/x and ada.lovelaces"
 
 
+@pytest.mark.parametrize(("inSlicer", "begins"), [(True, "Classifying"), (False, "Measuring")])
+def test_the_heading_does_not_say_that_all_works_above_what_is_not_set_up(
+    opened: Callable[..., Panel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inSlicer: bool, begins: str
+) -> None:
+    finding = {"subject": "radllm_backend", "works": True, "required": True, "detail": "0.1.0"}
+    monkeypatch.setattr("RadiomicsLLMLib.setup.DoctorPanel._findings", lambda job: [finding])
+    environment = BackendEnvironment(tmp_path / "new")
+    panel = opened(lambda layout: DoctorPanel(layout, environment, FakePackages()))
+    panel.panel.examine(inSlicer=inSlicer)
+    panel.run_until(lambda: panel.child("examineButton").enabled)
+    heading = panel.text("doctorSummaryLabel")
+    assert heading.startswith(f"{begins} in this Slicer works.")
+    assert heading.endswith("The local server, which a batch needs too, is not set up.")
+    monkeypatch.setattr(BackendEnvironment, "problem", lambda self: "")
+    panel.panel._show()
+    assert panel.text("doctorSummaryLabel") == "Everything that was examined works."
+
+
 # --- nothing by itself -----------------------------------------------------------------------------------------------
 
 
