@@ -43,7 +43,9 @@ def test_a_package_that_is_too_old_is_missing(
 ) -> None:
     monkeypatch.setattr(requirements, "isMissing", lambda module: installed is None)
     monkeypatch.setattr(metadata, "version", lambda name: installed)
+    requirements.forgetVersions()
     assert Package("pydantic", "pydantic", "2.9", "2.14.3", 1).isMissing() is missing
+    requirements.forgetVersions()
 
 
 def test_two_halves_of_one_release_are_installed_together(monkeypatch: pytest.MonkeyPatch) -> None:

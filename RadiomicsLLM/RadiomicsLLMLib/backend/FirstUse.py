@@ -20,7 +20,7 @@ from slicer.i18n import tr as _
 
 from ..panel.Background import Background, Steps
 from ..panel.ProcessGroup import Programs, asSentence
-from .Requirements import Package, baseModelBytes, missingPackages
+from .Requirements import Package, baseModelBytes, forgetVersions, missingPackages
 from .SlicerPackages import SlicerPackages
 
 PULL = (
@@ -136,6 +136,7 @@ class FirstUse:
         if reason := self._packages.failure(folder):
             raise RadllmError(_("The packages could not be installed: {reason}").format(reason=asSentence(reason)))
         importlib.invalidate_caches()
+        forgetVersions()
         if inUse:
             sentence = _("New versions were installed of {packages}, which Slicer uses: restart it, then click again.")
             raise RadllmError(sentence.format(packages=", ".join(inUse)))

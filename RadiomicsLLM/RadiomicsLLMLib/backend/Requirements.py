@@ -46,13 +46,7 @@ class Package:
 
     def isMissing(self) -> bool:
         """Whether it is not installed, or too old; it is not imported."""
-        if isMissing(self.module):
-            return True
-        try:
-            installed = metadata.version(self.name)
-        except metadata.PackageNotFoundError:  # brought by something else than pip: nothing is known against it
-            return False
-        return _numbers(installed) < _numbers(self.minimum)
+        return isMissing(self.module) or _isOld(self.name, self.minimum)
 
 
 def packages(uses: Collection[str]) -> Sequence[Package]:
@@ -71,6 +65,21 @@ def missingPackages(uses: Collection[str]) -> Sequence[Package]:
     missing = {package.name for package in wanted if package.isMissing()}
     missing |= {_ONE_RELEASE[name] for name in missing if name in _ONE_RELEASE}
     return [package for package in wanted if package.name in missing]
+
+
+def forgetVersions() -> None:
+    """Packages were installed: look at their versions again."""
+    _isOld.cache_clear()
+
+
+@cache
+def _isOld(name: str, minimum: str) -> bool:
+    """Of a package that is installed; kept, for it takes a millisecond, and panels ask at every click."""
+    try:
+        installed = metadata.version(name)
+    except metadata.PackageNotFoundError:  # brought by something else than pip: nothing is known against it
+        return False
+    return _numbers(installed) < _numbers(minimum)
 
 
 def isMissing(module: str) -> bool:

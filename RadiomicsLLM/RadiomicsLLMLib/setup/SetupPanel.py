@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import ctk
 import qt
@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 
 from ..backend.BackendEnvironment import BackendEnvironment
 from ..backend.FirstUse import BASE_MODEL, FirstUse
-from ..backend.Requirements import READING, baseModelBytes, isMissing, missingPackages
+from ..backend.Requirements import READING, Package, baseModelBytes, isMissing, missingPackages
 from ..backend.SlicerPackages import SlicerPackages
 from ..panel.BackgroundRun import BackgroundRun
 from ..panel.BackgroundSteps import BackgroundSteps, Step
@@ -50,6 +50,7 @@ class SetupPanel:
         self._run: BackgroundRun[None] | None = None
         self._firstUse = FirstUse(packages, lambda: self.wheels)
         self._shownLines = 0
+        self._installProblem = ""
         self._uses = uses
         self._widgets(layout)
         self._timer = qt.QTimer(self._bar)
@@ -70,14 +71,15 @@ class SetupPanel:
     def update(self) -> None:
         """Look again at what is installed. Quick."""
         isRunning = self._run is not None or (self._job is not None and self._job.isRunning())
+        missing = missingPackages(self._uses)
         self._state.text = self._sentence()
         if self._run is None:
-            self._slicerState.text = self._slicerSentence()
+            self._slicerState.text = self._whatSlicerLacks(missing)
         self._bar.visible = self._cancel.visible = isRunning
         for button in (self._setUp, self._remove, self._install):
             button.enabled = not isRunning
         self._remove.visible = not isRunning
-        self._install.visible = self._readsHere() or bool(missingPackages(self._uses))
+        self._install.visible = self._readsHere() or bool(missing)
 
     def close(self) -> None:
         """Cancel what runs: the panel goes. Its timer goes with it."""
@@ -146,12 +148,15 @@ class SetupPanel:
             return " ".join([job.problem or f"{state} {job.note}", _("The log has the details.")])
         return state
 
-    def _slicerSentence(self) -> str:
-        missing = missingPackages(self._uses)
+    def _whatSlicerLacks(self, missing: Sequence[Package]) -> str:
+        if self._installProblem:
+            return self._installProblem
         if not missing:
             return _("Slicer's own Python has every package that it needs.")
         names = ", ".join(package.name for package in missing)
-        return _("Slicer's own Python lacks {packages}; the first Classify installs them.").format(packages=names)
+        return _("Slicer's own Python lacks {packages}: the next Classify installs what is missing.").format(
+            packages=names
+        )
 
     def _readsHere(self) -> bool:
         return READING in self._uses
@@ -205,10 +210,8 @@ class SetupPanel:
 
     def _onInstall(self, *_arguments: object) -> None:
         def finished(_answer: None, error: BaseException | None) -> None:
-            self._run = None
+            self._run, self._installProblem = None, str(error or "")
             self.update()
-            if error:
-                self._slicerState.text = str(error)
             self._finished()
 
         def told(sentence: str, fraction: float) -> None:
