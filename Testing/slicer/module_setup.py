@@ -45,12 +45,13 @@ class FakePackages(SlicerPackages):
         raise AssertionError("this Python is the tests' own")
 
 
-def write_wheel(folder: Path, name: str, version: str) -> Path:
-    """A package of one line."""
+def write_wheel(folder: Path, name: str, version: str, requires: str = "") -> Path:
+    """A package of one line, which asks for another one where that is named."""
     own = f"{name}-{version}"
     content = {
         f"{name}.py": "ANSWER = 42\n",
-        f"{own}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{own}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        + (f"Requires-Dist: {requires}\n" if requires else ""),
         f"{own}.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = f"{own}.dist-info/RECORD"

@@ -59,7 +59,7 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheels")
     for name in ("radllmone", "radllmtwo"):
-        write_wheel(folder, name, "1.1")
+        write_wheel(folder, name, "1.1", requires="radllm-asks-for-what-is-never-imported")
     return folder
 
 
@@ -300,6 +300,37 @@ def test_a_declined_classify_leaves_the_scene_as_it_is(
         classify(panel)
     assert panel.ui.statusLabel.text == "Nothing was installed."
     assert tables() == []
+
+
+def test_without_any_package_the_panel_opens_and_asks() -> None:
+    """As the first user sees it: what Slicer does not bring cannot be imported."""
+    from Testing.slicer.module_scene import python
+
+    code = """
+        import sys
+        from Testing.slicer.module_scene import RadiomicsLLM, add_segmentation, add_volume, classify, slicer
+        from Testing.slicer.harness import open_module
+        from RadiomicsLLMLib.backend.Requirements import READS_HERE, packages
+        for name in [name for name in sys.modules if name.startswith("radllm_backend.")]:
+            del sys.modules[name]
+        for package in packages(READS_HERE):
+            for name in [name for name in sys.modules if name.startswith(package.module + ".")]:
+                del sys.modules[name]
+            sys.modules[package.module] = None
+        asked = []
+        slicer.util.confirmOkCancelDisplay = lambda text, *_more, **_options: asked.append(text)
+        slicer.app.testingEnabled = lambda: False
+        panel = open_module(RadiomicsLLM)
+        assert panel.ui.backendSelector.currentData == "process"
+        assert panel.ui.modelSelector.currentText, "no model"
+        add_segmentation(add_volume())
+        panel.ui.cardButton.collapsed = False
+        classify(panel)
+        assert len(asked) == 1, asked
+        assert "tokenizers" in asked[0] and "MB are downloaded at most" in asked[0]
+        print(panel.ui.statusLabel.text)
+    """
+    assert python(code).splitlines()[-1] == "Nothing was installed."
 
 
 # --- for real -----------------------------------------------------------------------------------------------------
