@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +55,7 @@ def test_the_answer_is_what_is_measured_here(tmp_path: Path) -> None:
 
 def test_what_cannot_be_measured_is_one_sentence(tmp_path: Path) -> None:
     flat = load_settings("breast-ultrasound")
-    elsewhere.ask(tmp_path, replace(nodule()), flat)
+    elsewhere.ask(tmp_path, nodule(), flat)
     elsewhere.answer(tmp_path)
     with pytest.raises(RadllmError, match="are for 2D images and this image is 3D"):
         elsewhere.answered(tmp_path)

@@ -146,7 +146,9 @@ def test_after_one_question_the_packages_are_there_and_nothing_is_asked_again(
 def test_only_the_missing_package_is_installed(
     two: Callable[[], list[str]], launcher: Path, wheels: Path, asked: list[str]
 ) -> None:
-    subprocess.run([launcher, "-m", "pip", "install", "-q", wheels / "radllmone-1.1-py3-none-any.whl"], check=True)
+    subprocess.run(
+        [launcher, "-m", "pip", "install", "-q", "--no-deps", wheels / "radllmone-1.1-py3-none-any.whl"], check=True
+    )
     runHere(FirstUse(Packages(launcher), lambda: str(wheels)).steps([MEASURING]))
     assert "radllmtwo" in asked[0]
     assert "radllmone" not in asked[0]
