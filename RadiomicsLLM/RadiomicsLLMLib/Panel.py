@@ -117,10 +117,10 @@ class Panel(VTKObservationMixin):
 
     def close(self) -> None:
         """The panel's widgets are about to go."""
+        self._firstUse.cancel()
         if self._run:
             self._run.abandon()
             self._run = None
-            self._firstUse.cancel()
         self._sections.close()
         self.batch.close()
         self.removeObservers()

