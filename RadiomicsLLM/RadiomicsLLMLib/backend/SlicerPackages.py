@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -17,6 +18,10 @@ from ..panel.ProcessGroup import reasonOf, startGroup
 _PIP = ["-m", "pip", "--no-input", "--disable-pip-version-check"]
 _SAID = "pip.txt"
 """Where pip writes: a file, so that it can go on when nobody listens any more."""
+
+
+_SLICERS_OWN = ("slicer.packaging", "slicer.pydeps")
+"""Slicer's own module for packages: its name in 5.12, and in other versions; none before 5.11."""
 
 
 class SlicerPackages:
@@ -52,11 +57,7 @@ class SlicerPackages:
         """Whether pip is at work on Slicer's packages, for this module or, in Slicer 5.12, for another one."""
         if self._isPipRunning():
             return True
-        try:
-            from slicer.packaging import isPipInstallInProgress
-        except ImportError:  # before Slicer 5.11
-            return False
-        return bool(isPipInstallInProgress())
+        return any(_isPipAtWorkFor(name) for name in _SLICERS_OWN)
 
     def downloading(self, requirements: Sequence[str], folder: Path, wheels: str) -> list[str]:
         """The command that puts the wheels of these packages into a folder, and changes nothing else.
@@ -104,3 +105,10 @@ class SlicerPackages:
 
     def _isPipRunning(self) -> bool:
         return self._installing is not None and self._installing.poll() is None
+
+
+def _isPipAtWorkFor(module: str) -> bool:
+    try:
+        return bool(importlib.import_module(module).isPipInstallInProgress())
+    except (ImportError, AttributeError):
+        return False
