@@ -24,6 +24,7 @@ from RadiomicsLLMLib import (
     Classification,
     InProcessBackend,
     LocalServerBackend,
+    Measurer,
     Panel,
     RadiomicsLLMSubjectHierarchyPlugin,
     RemoteBackend,
@@ -114,8 +115,10 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
+        python = backendPython()
+        self.measurer = Measurer(python)
         self.backends: Backends = {
-            LOCAL: LocalServerBackend(backendPython()),
+            LOCAL: LocalServerBackend(python),
             PROCESS: InProcessBackend(),
             REMOTE: RemoteBackend(),
         }
@@ -140,8 +143,8 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
             model: a shipped model's name, or the folder of a trained one.
             modality: MG, US, CT or MR; None for what the DICOM series says, if the volume came from one.
             settings: a preset or a PyRadiomics parameter file instead of the settings the model was trained with.
-            backend: ``local``, ``process`` or ``remote`` (whose ``use`` tells its address and token); None for the
-                first of the first two that is ready.
+            backend: ``process`` (in this Slicer), ``local`` (a server) or ``remote`` (whose ``use`` tells its address
+                and token); None for the first of the first two that is ready.
             findings: what the radiologist found, for models that read it, by segment ID and descriptor:
                 ``{"Segment_1": {"mass_shape": "oval"}}``; None for what was chosen on the panel.
 
@@ -171,25 +174,34 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
         findings: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Steps[list[SegmentResult]]:
         """The same in steps, for the panel: see `RadiomicsLLMLib.panel.Background`."""
-        run = Classification(source, segmentIds, backend, model, settings, approve, findings or {})
+        measure = self.measurer.extract
+        run = Classification(source, segmentIds, backend, model, settings, measure, approve, findings or {})
         results = yield from run.steps()
         if source.isInScene():
             writeResults(source.volumeNode, source.segmentationNode, results)
         return results
 
     def close(self) -> None:
-        """Stop what was started: the local server, connections."""
+        """Stop what was started: the local server, connections, what measures elsewhere."""
+        self.measurer.close()
         for backend in (self.backends[LOCAL], self.backends[PROCESS], self.backends[REMOTE]):
             backend.close()
 
     def _ready(self, name: BackendName | None) -> Backend:
         from radllm_backend import RadllmError
 
+        from RadiomicsLLMLib.backend.Requirements import READS_ELSEWHERE, READS_HERE, missingSentence
+
         names: list[BackendName] = [name] if name else [PROCESS, LOCAL]
         chosen: list[Backend] = [self.backends[one] for one in names]
-        problems = [backend.problem() for backend in chosen]
+        problems = [
+            self.measurer.problem()
+            or backend.problem()
+            or missingSentence(READS_HERE if backend.readsHere else READS_ELSEWHERE)
+            for backend in chosen
+        ]
         if all(problems):
-            raise RadllmError(problems[-1])
+            raise RadllmError(problems[0])
         return chosen[problems.index("")]
 
 
@@ -205,9 +217,16 @@ class RadiomicsLLMTest(ScriptedLoadableModuleTest):
 
     def test_everySegmentHasItsRow(self) -> None:
         logic = RadiomicsLLMLogic()
-        ready: list[BackendName] = [name for name in (PROCESS, LOCAL) if logic.backends[name].modelNames()]
+        from RadiomicsLLMLib.backend.Requirements import READS_HERE, missingSentence
+
+        problem = logic.measurer.problem()
+        ready: list[BackendName] = [
+            name for name in (PROCESS, LOCAL) if not (problem or logic.backends[name].problem())
+        ]
+        if missing := missingSentence(READS_HERE):  # nothing is installed without a question
+            ready = [name for name in ready if name != PROCESS]
         if not ready:
-            self.skipTest(logic.backends[LOCAL].problem() or "No model is shipped.")
+            self.skipTest(problem or missing)
         self.delayDisplay("Classify two synthetic lesions and an empty segment")
         volume, segmentation = loadSampleLesions()
         segmentation.GetSegmentation().AddEmptySegment("empty", "empty")

@@ -11,8 +11,11 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from .backend.Backend import Backend
 from .backend.BackendChoice import LOCAL, PROCESS, REMOTE, BackendChoice
+from .backend.FirstUse import FirstUse, baseModelOf
 from .backend.ModelInputs import modelInputs
+from .backend.Requirements import READS_ELSEWHERE, READS_HERE
 from .batch.BatchLoader import LoadedLesion
 from .batch.BatchPanel import BatchPanel
 from .panel.Background import Background, Result, Steps
@@ -68,6 +71,7 @@ class Panel(VTKObservationMixin):
         self._layout = OneSliceLayout(ui.layoutBox)
         self._chosen = ChosenInputs(ui, self.models, logic.getParameterNode)
         self._sections = SetupSections(ui, starting=self._onSetupStarting, finished=self.refresh)
+        self._firstUse = FirstUse(self._sections.packages, lambda: self._sections.wheels)
         self.batch = BatchPanel(
             ui.batchButton.layout(),
             python=lambda: logic.backends[LOCAL].python,
@@ -132,6 +136,7 @@ class Panel(VTKObservationMixin):
 
     def close(self) -> None:
         """The panel's widgets are about to go."""
+        self._firstUse.cancel()
         if self._run:
             self._run.abandon()
             self._run = None
@@ -209,7 +214,7 @@ class Panel(VTKObservationMixin):
         self.batch.update()
         if self.isRunning:
             return
-        problem = self.backends.current().problem()
+        problem = self.backends.current().problem() or self.logic.measurer.problem()
         obstacle = problem or self._obstacle()
         self.ui.connectButton.enabled = bool(self.ui.addressEdit.text and self.ui.tokenEdit.text)
         self.ui.classifyButton.enabled = not obstacle
@@ -278,7 +283,16 @@ class Panel(VTKObservationMixin):
             findings=self.findings.current(),
         )
         self.results.clear()
+        steps = self._afterFirstUse(backend, self.models.current(), steps)
         self._begin(steps, lambda results: self._show(source, results), _("nothing was classified"))
+
+    def _afterFirstUse(self, backend: Backend, model: str, steps: Steps[Result]) -> Steps[Result]:
+        """The same steps, once what they need is installed."""
+        if backend.readsHere:
+            yield from self._firstUse.steps(READS_HERE, baseModelOf(model))
+        else:
+            yield from self._firstUse.steps(READS_ELSEWHERE)
+        return (yield from steps)
 
     def _show(self, source: SegmentedVolume, results: list[SegmentResult]) -> None:
         if source.isInScene():
@@ -295,7 +309,8 @@ class Panel(VTKObservationMixin):
         def steps() -> Steps[Sequence[str]]:
             return (yield from Background(_("Asking the server for its models"), backend.connect))
 
-        self._begin(steps(), lambda _names: self.refresh(), _("the server was not asked"))
+        asked = self._afterFirstUse(backend, "", steps())
+        self._begin(asked, lambda _names: self.refresh(), _("the server was not asked"))
 
     def _beginExport(self, steps: Steps[str], undone: str) -> None:
         self._begin(steps, self._say, undone)
@@ -321,6 +336,8 @@ class Panel(VTKObservationMixin):
         if self._run:
             self._whyCancelled = sentence.format(undone=self._undone)
             self._run.cancel()
+            self._firstUse.cancel()
+            self.logic.measurer.cancel()
             self.backends.current().cancel()
             self.ui.classifyButton.enabled = False
             self._say(_("Cancelling…"))
@@ -373,5 +390,7 @@ class Panel(VTKObservationMixin):
 
     def _onSetupStarting(self) -> None:
         """What is installed or removed must not be in use."""
-        self.logic.backends[LOCAL].close()
+        self.logic.measurer.close()
+        for name in (LOCAL, PROCESS):
+            self.logic.backends[name].close()
         self.batch.stop()

@@ -1,9 +1,10 @@
-"""What the module RadiomicsLLM is made of: one class a file. Importing it imports no backend and no torch."""
+"""What the module RadiomicsLLM is made of: one class a file. Importing it imports no backend."""
 
 from .backend.BackendChoice import LOCAL, PROCESS, REMOTE
 from .backend.BackendPython import backendPython
 from .backend.InProcessBackend import InProcessBackend
 from .backend.LocalServerBackend import LocalServerBackend
+from .backend.Measurer import Measurer
 from .backend.RemoteBackend import RemoteBackend
 from .Panel import Panel
 from .panel.Background import runHere
@@ -25,6 +26,7 @@ __all__ = [
     "Classification",
     "InProcessBackend",
     "LocalServerBackend",
+    "Measurer",
     "Panel",
     "RadiomicsLLMSubjectHierarchyPlugin",
     "RemoteBackend",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tomllib
 import unittest
 from pathlib import Path
 from typing import Any
@@ -35,16 +34,7 @@ from Testing.slicer.module_scene import (
 from Testing.support.nodules import ball
 
 from RadiomicsLLMLib import SegmentedVolume
-from RadiomicsLLMLib.backend.Requirements import DICOM_PACKAGES, EXTRACTION_PACKAGES, MODEL_PACKAGES, REPORT_PACKAGES
 from RadiomicsLLMLib.results.Pictures import CALL_COLORS, NO_CALL_COLOR
-
-
-def test_the_packages_to_install_are_those_of_the_project() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    named = [EXTRACTION_PACKAGES, MODEL_PACKAGES, REPORT_PACKAGES, DICOM_PACKAGES]
-    requirements = {requirement for packages in named for requirement in packages.values()}
-    assert requirements <= {*project["dependencies"], *extras["llm"], *extras["dicom"]}
 
 
 def test_the_backend_needs_no_other_package_of_the_project() -> None:

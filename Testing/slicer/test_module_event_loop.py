@@ -82,11 +82,8 @@ def test_a_ct_with_ten_nodules_does_not_block_it(panel: Any, volume_model: Path,
     assert min(pauses) < LONGEST, pauses
 
 
-def test_not_even_while_slicer_s_python_imports_pytorch_and_loads_the_language_model(
-    in_process: None, smollm2: object
-) -> None:
+def test_not_even_while_slicer_s_python_loads_the_language_model(in_process: None, smollm2: object) -> None:
     code = """
-        import sys
         from Testing.slicer.module_scene import RadiomicsLLM, add_segmentation, add_volume
         from Testing.slicer.module_scene import choose_backend, choose_modality
         from Testing.slicer.module_scene import longest_pause, open_module, probabilities
@@ -94,9 +91,7 @@ def test_not_even_while_slicer_s_python_imports_pytorch_and_loads_the_language_m
         choose_backend(panel, "process")
         choose_modality(panel, "US")
         add_segmentation(add_volume())
-        assert "torch" not in sys.modules
         pause = longest_pause(panel)
-        assert "torch" in sys.modules
         assert len(probabilities()) == 2
         print(pause)
     """

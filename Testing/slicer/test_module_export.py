@@ -263,8 +263,10 @@ def test_missing_packages_are_named_and_offered(one: Any, tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "fpdf", None)
     one.panel.refresh()
     assert not one.ui.exportButton.enabled
-    assert one.ui.exportButton.toolTip == "Packages are missing: install fpdf2>=2.8 under “Set up”."
-    assert one.ui.setupSectionButton.findChild(QLabel, "slicerPackagesLabel").text == "Slicer's own Python lacks fpdf."
+    assert one.ui.exportButton.toolTip == "Packages are missing: install fpdf2 under “Set up”."
+    assert one.ui.setupSectionButton.findChild(QLabel, "slicerPackagesLabel").text == (
+        "Slicer's own Python lacks fpdf2: the next Classify installs what is missing."
+    )
     assert one.ui.classifyButton.enabled
 
 

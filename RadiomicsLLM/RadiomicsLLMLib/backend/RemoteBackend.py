@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from slicer.i18n import tr as _
 
+from .Requirements import MEASURING, refuseMissing
 from .ServerBackend import ServerBackend
 
 
@@ -41,6 +42,7 @@ class RemoteBackend(ServerBackend):
         Raises:
             RadllmError: the address is none, or the server does not answer, or not to this token or this version.
         """
+        refuseMissing(MEASURING)
         from radllm_backend.server.client import Client
 
         self._served = {}

@@ -12,6 +12,7 @@ import qt
 from .Background import Background, Result, Steps
 
 _SHORTEST, _LONGEST = 1, 20  # milliseconds between two looks at the thread: many steps are done at once
+_OFTEN = 100  # milliseconds between two looks at a step that takes long and tells its progress
 _LENT = 0.005  # seconds: Slicer lets other threads run while Python waits, and hardly otherwise
 _PATIENCE = 0.7  # seconds that a cancelled step may still take before nobody waits for it
 
@@ -44,6 +45,7 @@ class BackgroundRun(Generic[Result]):
         self._outcome: tuple[Any, BaseException | None] = (None, None)
         self._isCancelled = self._isLeft = self._isOver = False
         self._patienceEnds = 0.0
+        self._progress: Callable[[], tuple[str, float]] | None = None
         self._interval = _SHORTEST
         self._timer = qt.QTimer()
         self._timer.connect("timeout()", self._look)
@@ -75,7 +77,9 @@ class BackgroundRun(Generic[Result]):
         if self._thread.is_alive():
             if self._isCancelled and not self._isLeft and time.monotonic() >= self._patienceEnds:
                 self._leave(self._thread)
-            self._wait(min(2 * self._interval, _LONGEST))
+            if self._progress and not self._isCancelled:
+                self._told(*self._progress())
+            self._wait(min(2 * self._interval, _OFTEN if self._progress and not self._isCancelled else _LONGEST))
             return
         self._timer.stop()
         if self._isCancelled:
@@ -117,6 +121,7 @@ class BackgroundRun(Generic[Result]):
             self._finish(None, error)
         else:
             self._told(step.sentence, step.fraction)
+            self._progress = step.progress
             self._thread = threading.Thread(target=self._work, args=(step,), name="RadiomicsLLM", daemon=True)
             self._thread.start()
             self._wait(_SHORTEST)

@@ -15,11 +15,12 @@ from ..scene.SegmentedVolume import SegmentedVolume, Snapshot
 from .SegmentResult import SegmentResult
 
 if TYPE_CHECKING:
-    from radllm_backend import Features, Prediction
+    from radllm_backend import Features, Lesion, Prediction
     from radllm_backend.features.extraction import Settings
 
     from ..backend.Backend import Backend, ServedModel
 
+Extract = Callable[["Lesion", "Settings"], "Features"]
 Approve = Callable[["ServedModel", Sequence["Features"]], bool]
 _LOADED, _MEASURED = 0.2, 0.6  # of the progress
 
@@ -35,6 +36,8 @@ class Classification:
     """A name that the backend knows, or a folder."""
     settings: str | None = None
     """A preset or a PyRadiomics parameter file instead of the settings the model was trained with."""
+    extract: Extract | None = None
+    """What measures a lesion; None for PyRadiomics in Slicer's own Python."""
     approve: Approve | None = None
     """Asked, on the main thread, before anything is sent: with the model, and the lesions' features."""
     findings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -81,7 +84,7 @@ class Classification:
             sentence = _("Measuring {segment}").format(segment=self.source.segmentName(segmentId))
             try:
                 snapshot = yield from self.source.snapshot(segmentId, pauseFor(sentence, fraction))
-                measure = partial(_measured, snapshot, settings, self._canonical(segmentId))
+                measure = partial(_measured, snapshot, settings, self.extract, self._canonical(segmentId))
                 features[segmentId] = yield from Background(sentence, measure, fraction)
             except Exception as error:
                 self._problems[segmentId] = _inOneSentence(error)
@@ -143,10 +146,10 @@ class Classification:
         return [(segmentId, start + index * step) for index, segmentId in enumerate(self.segmentIds)]
 
 
-def _measured(snapshot: Snapshot, settings: Settings, findings: dict[str, str]) -> Features:
+def _measured(snapshot: Snapshot, settings: Settings, measure: Extract | None, findings: dict[str, str]) -> Features:
     from radllm_backend import extract
 
-    return extract(snapshot.lesion(), settings).model_copy(update={"descriptors": findings})
+    return (measure or extract)(snapshot.lesion(), settings).model_copy(update={"descriptors": findings})
 
 
 def _inOneSentence(error: Exception) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from ..backend.Requirements import DICOM_PACKAGES, REPORT_PACKAGES, missingPackages
+from ..backend.Requirements import REPORTS, dicomObstacle, missingSentence
 from ..panel.Background import Steps
 from ..panel.PanelUi import PanelUi
 from ..panel.PanelWidgets import enable
@@ -76,7 +76,7 @@ class ExportPanel:
             return obstacle
         if any(result.features is None for result in lesions.results):
             return _("These results are of an older version of the extension: classify again.")
-        return missingPackages(REPORT_PACKAGES)
+        return missingSentence([REPORTS])
 
     def _pageObstacle(self) -> str:
         if obstacle := self._reportObstacle():
@@ -87,7 +87,7 @@ class ExportPanel:
         return ""
 
     def _dicomObstacle(self) -> str:
-        return DicomExport(self._shown()).obstacle() or missingPackages(DICOM_PACKAGES)
+        return DicomExport(self._shown()).obstacle() or dicomObstacle()
 
     def _onOpen(self, *_arguments: object) -> None:
         chosen = self._chosen()

@@ -10,6 +10,7 @@ import slicer
 if TYPE_CHECKING:
     from ..backend.Backend import Backend
     from ..backend.BackendChoice import Backends
+    from ..backend.Measurer import Measurer
     from ..panel.Background import Steps
     from ..scene.SegmentedVolume import SegmentedVolume
     from .Classification import Approve
@@ -21,6 +22,9 @@ class PanelLogic(Protocol):
 
     @property
     def backends(self) -> Backends: ...
+
+    @property
+    def measurer(self) -> Measurer: ...
 
     def steps(
         self,

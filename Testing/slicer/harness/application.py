@@ -163,6 +163,10 @@ def _keep_settings_apart(folder: str) -> None:
     QtCore.QSettings.setPath(QtCore.QSettings.IniFormat, QtCore.QSettings.UserScope, folder)
 
 
+def _forbidden(*_arguments: Any, **_options: Any) -> None:
+    raise AssertionError("Slicer's own dialogs ask once more and cannot be cancelled: see SlicerPackages.")
+
+
 def _start() -> None:
     sys.modules["qt"] = pythonqt.qt_module(QUiLoader=widgets.QUiLoader)
     _module("ctk", **widgets.CTK)
@@ -187,6 +191,9 @@ def _start() -> None:
     main_window.install()
     _keep_hierarchy()
     slicer.mrmlScene.AddObserver(slicer.mrmlScene.EndCloseEvent, _keep_hierarchy)
+    # The names in Slicer 5.12's ``Base/Python/slicer/packaging.py``. This module leaves all but one of them alone.
+    slicer.packaging = _module("slicer.packaging", isPipInstallInProgress=lambda: False, pip_ensure=_forbidden)
+    slicer.packaging.pip_install = slicer.packaging.pip_uninstall = _forbidden
     slicer.i18n = _module("slicer.i18n", tr=lambda text: text, translate=lambda context, text: text)
     bases = (
         ScriptedLoadableModule,
