@@ -159,7 +159,7 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
         if findings is None:
             findings = {segmentId: readFindings(segmentationNode, segmentId) for segmentId in ids}
         return runHere(
-            self.steps(source, ids, model, settings=settings, backend=self._ready(backend), findings=findings)
+            self.steps(source, ids, model, settings=settings, backend=self._ready(backend, model), findings=findings)
         )
 
     def steps(
@@ -187,15 +187,16 @@ class RadiomicsLLMLogic(ScriptedLoadableModuleLogic):
         for backend in (self.backends[LOCAL], self.backends[PROCESS], self.backends[REMOTE]):
             backend.close()
 
-    def _ready(self, name: BackendName | None) -> Backend:
+    def _ready(self, name: BackendName | None, model: str) -> Backend:
         from radllm_backend import RadllmError
 
+        from RadiomicsLLMLib.backend.ModelInputs import modelInputs
         from RadiomicsLLMLib.backend.Requirements import READS_ELSEWHERE, READS_HERE, missingSentence
 
         names: list[BackendName] = [name] if name else [PROCESS, LOCAL]
         chosen: list[Backend] = [self.backends[one] for one in names]
         problems = [
-            self.measurer.problem()
+            (self.measurer.problem() if modelInputs(backend, model).readsImage else "")
             or backend.problem()
             or missingSentence(READS_HERE if backend.readsHere else READS_ELSEWHERE)
             for backend in chosen

@@ -214,7 +214,8 @@ class Panel(VTKObservationMixin):
         self.batch.update()
         if self.isRunning:
             return
-        problem = self.backends.current().problem() or self.logic.measurer.problem()
+        measuring = "" if self.findings.isAllThereIs else self.logic.measurer.problem()
+        problem = self.backends.current().problem() or measuring
         obstacle = problem or self._obstacle()
         self.ui.connectButton.enabled = bool(self.ui.addressEdit.text and self.ui.tokenEdit.text)
         self.ui.classifyButton.enabled = not obstacle

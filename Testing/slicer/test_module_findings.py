@@ -12,7 +12,7 @@ import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QComboBox
 
-from radllm_backend import Model
+from radllm_backend import Model, RadllmError
 from radllm_backend.features.descriptors import VOCABULARIES
 from radllm_backend.records import Features
 from Testing.conftest import make
@@ -141,6 +141,22 @@ def test_words_alone_are_classified(panel: Any, backend: str, words_model: Path,
             values={}, descriptors={"lesion_type": "calcification", "calcification_type": "pleomorphic"}
         )
         assert probabilities()[1] == pytest.approx(model.predict(features).probability, abs=1e-6)
+
+
+def test_words_need_no_pyradiomics(panel: Any, words_model: Path, backend_python: str, monkeypatch: Any) -> None:
+    choose_backend(panel, "local")
+    add_segmentation(add_volume())
+    monkeypatch.setattr(panel.logic.measurer, "problem", lambda: "PyRadiomics is missing.")
+    panel.panel.refresh()
+    assert panel.ui.statusLabel.text == "PyRadiomics is missing."
+    choose_own_model(panel, words_model)
+    choose(panel, "oval", lesion_type="mass")
+    assert panel.ui.classifyButton.enabled
+    volume, segmentation = panel.ui.volumeSelector.currentNode(), panel.ui.segmentationSelector.currentNode()
+    (result,) = panel.logic.classify(volume, segmentation, ["oval"], str(words_model), backend="local")
+    assert result.prediction is not None
+    with pytest.raises(RadllmError, match="PyRadiomics is missing"):
+        panel.logic.classify(volume, segmentation, ["oval"], "breast-us", backend="local")
 
 
 def test_words_and_measured_features_reach_a_model_that_reads_both(panel: Any, backend: str, both_model: Path) -> None:

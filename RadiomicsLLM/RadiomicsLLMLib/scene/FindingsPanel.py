@@ -30,7 +30,8 @@ class FindingsPanel:
         self._section, self._changed = section, changed
         self._segmentationNode: slicer.vtkMRMLSegmentationNode | None = None
         self._descriptors: Mapping[str, Sequence[str]] = {}
-        self._isAllThereIs = False
+        self.isAllThereIs = False
+        """Whether the model reads nothing else, so that no lesion has to be measured."""
         self._boxes: dict[str, tuple[qt.QLabel, qt.QComboBox]] = {}
         self._segments = qt.QComboBox()
         self._segments.objectName = "findingsSegmentSelector"
@@ -46,7 +47,7 @@ class FindingsPanel:
             descriptors: those that the model reads, each with its values.
             isAllThereIs: whether it reads nothing else.
         """
-        self._isAllThereIs = isAllThereIs
+        self.isAllThereIs = isAllThereIs
         if descriptors == self._descriptors:
             return
         self._descriptors = descriptors
@@ -85,7 +86,7 @@ class FindingsPanel:
 
     def obstacle(self) -> str:
         """What is still to be chosen; empty where nothing is."""
-        if not self._isAllThereIs or any(self.current().values()):
+        if not self.isAllThereIs or any(self.current().values()):
             return ""
         return _("Choose what the radiologist found, under “Findings”.")
 
