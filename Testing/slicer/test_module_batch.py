@@ -47,7 +47,6 @@ from Testing.slicer.test_module_event_loop import LONGEST
 
 from RadiomicsLLMLib.backend.BackendEnvironment import BackendEnvironment
 from RadiomicsLLMLib.backend.BackendPython import GivenPython
-from RadiomicsLLMLib.backend.SlicerPackages import SlicerPackages
 from RadiomicsLLMLib.batch.BatchProcess import BatchProcess
 from RadiomicsLLMLib.batch.BatchProgress import BatchProgress
 
@@ -251,8 +250,8 @@ def test_an_environment_of_slicer_s_python_finds_slicer_s_pyradiomics(tmp_path: 
     (tmp_path / "radllm_backend" / "cli" / "main.py").write_text(f"def main():\n    {tell}\n")
     bare = GivenPython(sys._base_executable)
     bare.variables = lambda inherited: {**inherited, "PYTHONPATH": str(tmp_path)}
-    for base, expected in ((SlicerPackages().python(), True), ("", False)):
-        bare.base = base
+    for isSlicers, expected in ((True, True), (False, False)):
+        bare.isSlicers = isSlicers
         process = BatchProcess(bare, [])
         wait_until(lambda process=process: not process.isRunning())
         assert process.events(9) == [{"event": "found", "it": expected}], process.problem()

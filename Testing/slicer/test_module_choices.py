@@ -52,8 +52,8 @@ def test_the_disabled_button_says_why(panel: Any, self_contained_model: Path, ba
     said.append(button.toolTip)
     assert not button.enabled
     assert said == [
-        "Choose the volume that shows the lesions.",
-        "Choose the segmentation that marks the lesions.",
+        "Load an image that shows the lesions, or click “Load sample”.",
+        "Draw the lesions: click “Segment Editor”.",
         "Draw a segment, or tick one.",
         "Choose the folder of your model.",
         "Choose your PyRadiomics parameter file.",
@@ -64,7 +64,7 @@ def test_the_disabled_button_says_why(panel: Any, self_contained_model: Path, ba
     segmentation.GetSegmentation().RemoveSegment("one")
     assert not button.enabled
     slicer.mrmlScene.Clear()
-    assert button.toolTip == "Choose the volume that shows the lesions."
+    assert button.toolTip == "Load an image that shows the lesions, or click “Load sample”."
 
 
 def test_visible_segments_are_ticked_and_any_may_be_chosen(one: Any) -> None:
