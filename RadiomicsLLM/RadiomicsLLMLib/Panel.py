@@ -29,6 +29,7 @@ from .results.FeaturePlot import plotFeatures
 from .results.ResultPanel import ResultPanel
 from .results.SceneResults import readResults
 from .results.SegmentResult import SegmentResult
+from .scene.NodeChoice import onOtherNode
 from .scene.SegmentChoice import SegmentChoice
 from .scene.SegmentedVolume import SegmentedVolume
 from .scene.ViewJump import jumpTo, showChart
@@ -81,8 +82,8 @@ class Panel(VTKObservationMixin):
             onLoaded=self._onLesionLoaded,
         )
         ui.batchButton.connect("contentsCollapsed(bool)", lambda _collapsed: self.batch.refresh())
-        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onInputChanged)
-        ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentationChanged)
+        onOtherNode(ui.volumeSelector, self._onInputChanged)
+        onOtherNode(ui.segmentationSelector, self._onSegmentationChanged)
         ui.modalitySelector.connect("currentIndexChanged(int)", self._onInputChanged)
         ui.cardButton.connect("contentsCollapsed(bool)", self._showCard)
         ui.connectButton.connect("clicked(bool)", self._onConnect)

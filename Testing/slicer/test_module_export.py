@@ -279,7 +279,8 @@ def test_missing_packages_are_named_and_offered(one: Any, tmp_path: Path, monkey
     one.panel.refresh()
     assert not one.ui.exportButton.enabled
     assert one.ui.exportButton.toolTip == "Packages are missing: install fpdf2>=2.8 under “Set up”."
-    assert one.ui.setupButton.findChild(QLabel, "slicerPackagesLabel").text == "Slicer's own Python lacks fpdf."
+    lacking = one.ui.setupButton.findChild(QLabel, "slicerPackagesLabel").text
+    assert lacking.startswith("Slicer's own Python lacks fpdf")  # Slicer 5.10 has no highdicom either
     assert one.ui.classifyButton.enabled
 
 

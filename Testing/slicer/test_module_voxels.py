@@ -160,9 +160,7 @@ def test_the_features_are_those_of_the_whole_image(place: tuple[int, int, int]) 
     whole = Lesion.from_images(snapshot.voxels.image, mask)
     mine = image.lesion("ball")
     assert (mine.image_sha256, mine.mask_sha256) == (whole.image_sha256, whole.mask_sha256)
-    np.testing.assert_array_equal(
-        sitk.GetArrayViewFromImage(mine.image), slicer.util.arrayFromVolume(volume)
-    )
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(mine.image), slicer.util.arrayFromVolume(volume))
     filters = {"Original": {}, "Wavelet": {}, "LoG": {"sigma": [1.0]}, "Square": {}, "Gradient": {}}
     about = {
         "radllm": {"intensity": "min-max"},

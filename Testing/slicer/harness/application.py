@@ -149,9 +149,7 @@ def _keep_settings_apart(folder: str) -> None:
 def _start() -> None:
     sys.modules["qt"] = pythonqt.qt_module(QUiLoader=widgets.QUiLoader)
     _module("ctk", **widgets.CTK)
-    _module(
-        "SampleData", SampleDataLogic=sample_data.SampleDataLogic, SampleDataSource=sample_data.SampleDataSource
-    )
+    _module("SampleData", SampleDataLogic=sample_data.SampleDataLogic, SampleDataSource=sample_data.SampleDataSource)
     _module("DICOMLib", DICOMUtils=dicom.DICOMUtils)
     slicer.dicomDatabase = dicom.DicomDatabase()
     slicer.app = qSlicerApplication()
@@ -159,6 +157,7 @@ def _start() -> None:
     _keep_settings_apart(slicer.app.folder.name)
     slicer.mrmlScene = slicer.vtkMRMLScene()
     slicer.modules = _module("slicer.modules")
+    slicer.modules.dicomPlugins = dict.fromkeys(dicom.PLUGINS, object)
     slicer.app.applicationLogic().SetMRMLScene(slicer.mrmlScene)
     for name, logic_class in _LOGICS.items():
         logic = getattr(slicer, logic_class)()
