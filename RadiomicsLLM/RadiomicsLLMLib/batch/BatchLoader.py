@@ -15,7 +15,7 @@ _READERS = {
     "SEG": ("DICOMSegmentationPlugin", "QuantitativeReporting"),
     "RTSTRUCT": ("DicomRtImportExportPlugin", "SlicerRT"),
 }
-"""What loads each kind of segmentation in Slicer, and the extension that brings it; the first is part of Slicer 5.12."""
+"""What loads each kind of segmentation in Slicer, and the extension that brings it. The first is in Slicer 5.12."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any
 
 import slicer
 
-
 PLUGINS = ("DICOMScalarVolumePlugin", "DICOMSegmentationPlugin", "DicomRtImportExportPlugin")
 """In ``slicer.modules.dicomPlugins`` of Slicer 5.12 with SlicerRT; the second is QuantitativeReporting's in 5.10."""
 
