@@ -32,6 +32,7 @@ from .results.ResultsSection import ResultsSection
 from .results.SceneResults import readResults
 from .results.SegmentResult import SegmentResult
 from .scene.FindingsPanel import FindingsPanel
+from .scene.NodeChoice import onOtherNode
 from .scene.OneSliceLayout import OneSliceLayout
 from .scene.SampleLesions import loadSampleLesions
 from .scene.SegmentChoice import SegmentChoice
@@ -79,8 +80,8 @@ class Panel(VTKObservationMixin):
             onLoaded=self._onLesionLoaded,
         )
         ui.batchButton.connect("contentsCollapsed(bool)", lambda _collapsed: self.batch.refresh())
-        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onVolumeChanged)
-        ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentationChanged)
+        onOtherNode(ui.volumeSelector, self._onVolumeChanged)
+        onOtherNode(ui.segmentationSelector, self._onSegmentationChanged)
         ui.modalitySelector.connect("currentIndexChanged(int)", self._onInputChanged)
         ui.sampleButton.connect("clicked(bool)", self._onSample)
         ui.editorButton.connect("clicked(bool)", self._onEditor)
@@ -147,15 +148,11 @@ class Panel(VTKObservationMixin):
     # ----------------------------------------------------------------------------------------------- what was chosen
 
     def _onVolumeChanged(self, volumeNode: slicer.vtkMRMLVolumeNode | None) -> None:
-        if volumeNode is self._volumeNode:  # it was renamed, which Slicer tells in the same way
-            return
         self._volumeNode = volumeNode
         self._observe()
         self._onInputChanged()
 
     def _onSegmentationChanged(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None) -> None:
-        if segmentationNode is self._segmentationNode:
-            return
         self._segmentationNode = segmentationNode
         self._observe()
         self._onInputChanged()

@@ -16,7 +16,7 @@ from Testing.slicer.module_scene import add_segmentation, rotated, slicer
 from Testing.support.nodules import ball
 
 from RadiomicsLLMLib import SegmentedVolume, runHere
-from RadiomicsLLMLib.panel.Background import pauseFor
+from RadiomicsLLMLib.panel.Background import Background, pauseFor
 from RadiomicsLLMLib.scene import SegmentMask, VoxelCopy
 
 SHAPE = (11, 23, 17)
@@ -133,17 +133,14 @@ def test_a_copy_is_of_one_moment(components: int) -> None:
     for _ in range(3):
         next(steps)
     slicer.util.updateVolumeFromArray(volume, before + 1)
-    with pytest.raises(StopIteration) as end:
-        while True:
-            next(steps)
-    np.testing.assert_array_equal(end.value.value, before + 1)
+    np.testing.assert_array_equal(runHere(steps), before + 1)
 
 
 def test_a_volume_that_is_changed_all_the_time_is_one_sentence() -> None:
-    volume = add_ct()
+    imageData = add_ct().GetImageData()
+    steps = VoxelCopy.copyVoxels(imageData, lambda: Background("", imageData.Modified))
     with pytest.raises(RadllmError, match=r"is being changed: classify when it is done\."):
-        for _step in VoxelCopy.copyVoxels(volume.GetImageData(), pauseFor("")):
-            volume.GetImageData().Modified()
+        runHere(steps)
 
 
 @pytest.mark.parametrize("place", [(5, 11, 8), (0, 2, 16)], ids=["inside", "at the border"])

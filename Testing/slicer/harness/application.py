@@ -178,6 +178,7 @@ def _start() -> None:
     _keep_settings_apart(slicer.app.folder.name)
     slicer.mrmlScene = slicer.vtkMRMLScene()
     slicer.modules = _module("slicer.modules")
+    slicer.modules.dicomPlugins = dict.fromkeys(dicom.PLUGINS, object)
     slicer.app.applicationLogic().SetMRMLScene(slicer.mrmlScene)
     for name, logic_class in _LOGICS.items():
         logic = getattr(slicer, logic_class)()
