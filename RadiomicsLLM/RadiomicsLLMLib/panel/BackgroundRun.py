@@ -133,6 +133,7 @@ class BackgroundRun(Generic[Result]):
     def _work(self, step: Background[Any]) -> None:
         for other in list(_left):
             other.join()
+        outcome: tuple[Any, Exception | None]
         try:
             outcome = step.function(), None
         except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import qt
 import slicer
@@ -43,7 +44,7 @@ class SegmentChoice:
     def _fill(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Change rows, and make none anew: the current one and the scroll position stay."""
         visible: Sequence[str] = visibleSegmentIds(segmentationNode) if segmentationNode else []
-        segmentation = segmentationNode.GetSegmentation() if segmentationNode else None
+        segmentation: Any = segmentationNode.GetSegmentation() if segmentationNode else None
         segmentIds: Sequence[str] = segmentation.GetSegmentIDs() if segmentation else []
         for row, segmentId in enumerate(segmentIds):
             item = self._itemOf(segmentId, row)

@@ -113,7 +113,7 @@ def _resampled(
     """A part of the grid (columns, rows and slices from low to high), in slabs of slices."""
     ijkToRas = slicer.util.vtkMatrixFromArray(grid.ijkToRas)
     thick = max(1, _MOST_AT_ONCE // int(np.prod(high[:2] - low[:2])))
-    slabs = []
+    slabs: list[np.ndarray] = []
     for start in range(low[2], high[2], thick):
         if slabs:
             yield from pause()

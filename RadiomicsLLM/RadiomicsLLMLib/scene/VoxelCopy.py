@@ -78,4 +78,5 @@ def voxelsOf(imageData: vtk.vtkImageData) -> np.ndarray:
     scalars = imageData.GetPointData().GetScalars()
     components = scalars.GetNumberOfComponents()
     shape = imageData.GetDimensions()[::-1]
-    return vtk_to_numpy(scalars).reshape(shape if components == 1 else (*shape, components))
+    voxels: np.ndarray = vtk_to_numpy(scalars)
+    return voxels.reshape(shape if components == 1 else (*shape, components))
