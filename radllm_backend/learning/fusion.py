@@ -59,8 +59,9 @@ def cheapest_of_the_best(areas: Mapping[Readout, Sequence[float]]) -> Readout:
     Args:
         areas: the AUC of each inner fold.
     """
-    best = max(areas, key=lambda one: np.mean(areas[one]))
-    lost = {one: np.subtract(areas[best], own) for one, own in areas.items()}
+    known = {one: own or (0.5,) for one, own in areas.items()}
+    best = max(known, key=lambda one: np.mean(known[one]))
+    lost = {one: np.subtract(known[best], own) for one, own in known.items()}
     alike = [one for one, less in lost.items() if np.mean(less) <= (stats.sem(less) if len(less) > 1 else 0)]
     return min(alike, key=lambda one: (one.layers, np.mean(lost[one])))
 
