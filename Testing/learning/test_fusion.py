@@ -68,7 +68,7 @@ def test_fewer_layers_are_read_where_all_say_the_same(lesions):
 
 
 def test_shuffled_labels_are_chance_though_the_readout_is_chosen(lesions):
-    """The choice is inside: on lesions that no inner fold saw, the luckiest of eight readouts of noise is worth nothing."""
+    """The choice is inside: on lesions that no inner fold saw, the luckiest of eight readouts is worth nothing."""
     random = np.random.default_rng(7)
     labels, groups = np.arange(300) % 2, np.arange(300).astype(str)
     noise = {one: random.normal(size=(300, HIDDEN)) for one in candidate_readouts(30)}

@@ -43,8 +43,8 @@ def write_reproduction(output: Path, reproduction: Reproduction) -> None:
 def reproduction_text(reproduction: Reproduction) -> str:
     """Both tables, for a terminal."""
     tables = "\n".join(_text_table(stage) for stage in reproduction.stages)
-    base = f"Base model: {base_in_words(reproduction.base_model)}. Figures with 95% intervals from a bootstrap of patients; calls at a"
-    return f"{tables}\n{base}\nthreshold fixed on the training part. {RESEARCH_USE_ONLY}\n"
+    base = f"Base model: {base_in_words(reproduction.base_model)}."
+    return f"{tables}\n{base}\nFigures with 95% intervals from a bootstrap of patients; calls at a\nthreshold fixed on the training part. {RESEARCH_USE_ONLY}\n"
 
 
 def reproduction_html(reproduction: Reproduction) -> str:
