@@ -43,6 +43,7 @@ FILES = {
     "fusion-lora": {"adapter.safetensors", NUMBERS},
     "weighted": {NUMBERS},
     "frozen": {NUMBERS},
+    "frozen-averaged": {NUMBERS},
 }
 
 

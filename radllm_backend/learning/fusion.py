@@ -6,11 +6,13 @@ components, how strongly, how much weight) is chosen by inner folds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline
@@ -46,6 +48,22 @@ def candidate_readouts(depth: int, layers: int | None = None) -> list[Readout]:
         raise RadllmError(f"The base model has {depth} layers and {layers} are to be read: ask for fewer.")
     counts = [layers] if layers else sorted({max(1, round(depth * share)) for share in DEPTHS})
     return [Readout(count, pooling) for count in counts for pooling in get_args(Pooling)]
+
+
+def cheapest_of_the_best(areas: Mapping[Readout, Sequence[float]]) -> Readout:
+    """The readout of the fewest layers that is not worse than the best by more than a standard error of the difference.
+
+    That is the rule of one standard error (Breiman et al., Classification and Regression Trees (1984) 78): what inner
+    folds cannot tell apart is decided by what it costs. Of as many layers, the better pooling.
+
+    Args:
+        areas: the AUC of each inner fold.
+    """
+    known = {one: own or (0.5,) for one, own in areas.items()}
+    best = max(known, key=lambda one: np.mean(known[one]))
+    lost = {one: np.subtract(known[best], own) for one, own in known.items()}
+    alike = [one for one, less in lost.items() if np.mean(less) <= (stats.sem(less) if len(less) > 1 else 0)]
+    return min(alike, key=lambda one: (one.layers, np.mean(lost[one])))
 
 
 @dataclass(frozen=True)
@@ -100,8 +118,8 @@ def fit_concatenation(
 ) -> Concatenation:
     """Choose readout, number of components, emphasis and the classifier's own settings by inner folds, and refit.
 
-    The readout is chosen first, with all else in the middle of its range; of equals, the one that costs least. So inner
-    folds compare dozens of settings and not hundreds, of which the luckiest would win.
+    The readout is chosen first (`cheapest_of_the_best`), with all else in the middle of its range. So inner folds
+    compare dozens of settings and not hundreds, of which the luckiest would win.
 
     Standardised hidden states, or their whitened principal components, are multiplied by the emphasis: a small one lets
     the classifier's penalty ignore hidden states that do not help.
@@ -119,7 +137,7 @@ def fit_concatenation(
             grid = {name: values[len(values) // 2 :][:1] for name, values in grid.items()}
         return choose(estimator, grid, columns, labels, groups, inner_folds, seed)
 
-    readout = max(sorted(embeddings), key=lambda one: best(one, middle=True).auc)
+    readout = cheapest_of_the_best({one: best(one, middle=True).areas for one in sorted(embeddings)})
     return Concatenation(kind, readout, best(readout, middle=False))
 
 

@@ -74,16 +74,24 @@ def lora(fold: Fold, change: dict[str, str] | None = None, shuffled: bool = Fals
     )
 
 
-def frozen(fold: Fold, change: dict[str, str] | None = None, shuffled: bool = False) -> Learned:
-    """Logistic regression on the frozen model's hidden states, or on their principal components."""
+def frozen(
+    fold: Fold, change: dict[str, str] | None = None, shuffled: bool = False, kind: str = "logistic regression"
+) -> Learned:
+    """A linear classifier on the frozen model's hidden states, or on their principal components.
+
+    Args:
+        change: training options that differ from the fold's.
+        shuffled: the features of each held-out lesion come in an order of their own.
+        kind: a linear one of `classical.FUSIBLE`.
+    """
     options = fold.options.model_copy(update=change or {})
     inside, outside = fold.frozen(options)
     if shuffled:
         prompts = fold.writer.write_shuffled(fold.outside, fold.seed)
         outside = fold.reader.embed(prompts, list(inside))
-    learned = _learned(fold, *_concatenation(fold, "logistic regression", inside, outside, with_features=False))
+    learned = _learned(fold, *_concatenation(fold, kind, inside, outside, with_features=False))
     features = fold.write_as(options).template.features if change else None
-    assert isinstance(learned.head, LinearHead)  # of a logistic regression
+    assert isinstance(learned.head, LinearHead)  # of a linear classifier
     return replace(learned, head=_reading_no_features(learned.head, fold.writer.columns), features=features)
 
 

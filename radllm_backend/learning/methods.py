@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LORA = "LoRA head"
 FROZEN = "frozen language model, logistic regression"
+RIDGE = "averaged ridge regression"
+"""Logistic regression on all hidden states, as `classical.FUSIBLE` has it."""
 WEIGHTED = "fusion, weighted mean of probabilities"
 CONCATENATED = "fusion, concatenated"
 
@@ -62,6 +64,12 @@ def _frozen(fold: Fold) -> Learned:
     from radllm_backend.learning.learned import frozen
 
     return frozen(fold)
+
+
+def _frozen_ridge(fold: Fold) -> Learned:
+    from radllm_backend.learning.learned import frozen
+
+    return frozen(fold, kind=RIDGE)
 
 
 def _weighted(fold: Fold) -> Learned:
@@ -108,6 +116,7 @@ METHODS = {
     "fusion-lora": TrainingMethod(f"{CONCATENATED}, LoRA", "fusion", _concatenated_lora, adapter=True),
     "weighted": TrainingMethod(WEIGHTED, "fusion", _weighted),
     "frozen": TrainingMethod(FROZEN, "frozen", _frozen),
+    "frozen-averaged": TrainingMethod(f"frozen language model, {RIDGE}", "frozen", _frozen_ridge, averaged=True),
     "weighted-lora": TrainingMethod(f"{WEIGHTED}, LoRA head", "fusion", _weighted_lora, adapter=True, bundled=False),
 }
 """Every method by its name on the command line, in the order of the comparison."""
