@@ -116,6 +116,22 @@ def test_a_feature_name_in_the_card_cannot_smuggle_text_into_the_prompt(copy):
         read_bundle(copy)
 
 
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_card_of_an_older_version_reads_all_layers(copy, version):
+    card = json.loads((copy / CARD).read_text())
+    del card["layers"]
+    (copy / CARD).write_text(json.dumps({**card, "schema_version": version}))
+    assert read_bundle(copy).card.layers is None
+
+
+@pytest.mark.parametrize("layers", [0, "ten", 1])
+def test_layers_that_cannot_be_read_are_refused(copy, layers):
+    """One is too few as well: the adapter of this model belongs to both layers of its base model."""
+    change(copy, layers=layers)
+    with pytest.raises(RadllmError, match="malformed"):
+        read_bundle(copy)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"schema_version": 1}', '{"schema_version": NaN}'])
 def test_a_broken_card_is_refused(copy, text):
     (copy / CARD).write_text(text)

@@ -44,8 +44,8 @@ def reproduction_text(reproduction: Reproduction) -> str:
     """Both tables, for a terminal."""
     tables = "\n".join(_text_table(stage) for stage in reproduction.stages)
     base = f"Base model: {base_in_words(reproduction.base_model)}."
-    note = "Figures with 95% intervals from a bootstrap of patients; calls at a\nthreshold fixed on the training part."
-    return f"{tables}\n{base}\n{note} {RESEARCH_USE_ONLY}\n"
+    how = "Figures with 95% intervals from a bootstrap of patients; calls at a\nthreshold fixed on the training part."
+    return f"{tables}\n{base}\n{how} {RESEARCH_USE_ONLY}\n"
 
 
 def reproduction_html(reproduction: Reproduction) -> str:
