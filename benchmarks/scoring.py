@@ -1,8 +1,8 @@
 """Scoring lesions with the shipped breast ultrasound model, beside the ways that the manual of transformers shows.
 
 The shipped models read a frozen base model, some of them only its first layers. So the baseline of their users is that
-base model by transformers, cut off at the same layer, one prompt at a time and in padded batches. An adapter that is not merged costs more: it stands beside them for those who
-train one.
+base model by transformers, cut off at the same layer, one prompt at a time and in padded batches. An adapter that is
+not merged costs more: it stands beside them for those who train one.
 """
 
 from __future__ import annotations

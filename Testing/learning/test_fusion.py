@@ -63,8 +63,7 @@ def test_a_wish_for_layers_is_kept_and_too_many_are_refused():
 @pytest.mark.parametrize("told", [Readout(2, "last"), Readout(12, "mean")])
 def test_inner_folds_find_the_readout_that_holds_the_signal(lesions, told):
     design, states, labels, groups = lesions
-    others = [one for one in READOUTS if one != TOLD]
-    moved = dict(zip([told, *(one for one in READOUTS if one != told)], [states[TOLD], *map(states.get, others)]))
+    moved = {**states, TOLD: states[told], told: states[TOLD]}
     assert fit_concatenation("LDA", design, moved, labels, groups, inner_folds=3).readout == told
 
 
