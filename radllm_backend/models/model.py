@@ -227,7 +227,9 @@ class Model:
         A lesion's score does not depend on which others are scored with it.
         """
         prompts = [reading.prompt for reading in readings]
-        if self._head is None or not prompts:
+        if not prompts:
+            return [], None
+        if self._head is None:
             return self.reader.score(prompts, progress), None
         hidden = self._hidden(prompts, progress)
         logits = [
