@@ -46,7 +46,7 @@ FILES = {
     "weighted": {NUMBERS},
     "frozen": {NUMBERS},
 }
-SHALLOW = {f"{method} of one layer": method for method in ("fusion-lda", "fusion-svm", "weighted", "frozen")}
+SHALLOW = {f"{method}-one-layer": method for method in ("fusion-lda", "fusion-svm", "weighted", "frozen")}
 """Bundles that read fewer layers than the base model has."""
 EVERY_BUNDLE = {**{method: method for method in FILES}, **SHALLOW}
 """By name, the method."""
