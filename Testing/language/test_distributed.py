@@ -191,10 +191,10 @@ def test_four_bits_need_a_cuda_gpu(command, table, tiny_base, fresh_cache, tmp_p
 def test_four_bits_need_bitsandbytes_and_whole_weights(tiny_base, fresh_cache, monkeypatch):
     base = base_models.locate(tiny_base)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(base_models, "find_spec", lambda name: None)
+    monkeypatch.setattr(backbone, "find_spec", lambda name: None)
     with pytest.raises(RadllmError, match="not installed: pip install bitsandbytes"):
         backbone.in_four_bits(base)
-    monkeypatch.setattr(base_models, "find_spec", lambda name: "there")
+    monkeypatch.setattr(backbone, "find_spec", lambda name: "there")
     rounded = backbone.in_four_bits(base)
     assert rounded.four_bit
     assert (base.identity, rounded.identity) == (base.sha256, f"{base.sha256}-nf4")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -10,13 +11,17 @@ from sklearn.metrics import roc_auc_score
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.language.prompt import Readout
-from radllm_backend.learning.classical import AVERAGED, FUSIBLE, choose, logistic_regression
-from radllm_backend.learning.fusion import candidate_readouts, cheapest_of_the_best, fit_concatenation, fit_weight
-from radllm_backend.learning.methods import RIDGE
+from radllm_backend.learning.classical import AVERAGED, CLASSICAL, FUSIBLE, choose, logistic_regression
+from radllm_backend.learning.fusion import (
+    AS_THEY_ARE, candidate_readouts, cheapest_of_the_best, fit_concatenation, fit_weight,
+)
 from radllm_backend.models.heads import weighted_mean
 
 LESIONS, COLUMNS, HIDDEN = 120, 4, 30
-LAST, MEAN = Readout(5, "last"), Readout(5, "mean")
+READOUTS = candidate_readouts(12)
+TOLD = Readout(4, "mean")
+"""The one that holds signal: neither of the first layers nor of the last."""
+LINEAR = [kind for kind, recipe in FUSIBLE.items() if recipe.linear]
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +31,9 @@ def lesions():
     labels = np.arange(LESIONS) % 2
     design = random.normal(size=(LESIONS, COLUMNS))
     design[:, 0] += labels
-    mean, last = random.normal(size=(2, LESIONS, HIDDEN))
-    mean[:, :10] += 0.7 * labels[:, None]
-    return design, {LAST: last, MEAN: mean}, labels, np.arange(LESIONS).astype(str)
+    states = {readout: random.normal(size=(LESIONS, HIDDEN)) for readout in READOUTS}
+    states[TOLD][:, :10] += 0.7 * labels[:, None]
+    return design, states, labels, np.arange(LESIONS).astype(str)
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +48,25 @@ def fitted(lesions):
     return fit
 
 
-def test_candidates_are_four_depths_and_two_poolings_and_an_option_fixes_the_depth():
-    assert [one.layers for one in candidate_readouts(30)] == [5, 5, 10, 10, 20, 20, 30, 30]
-    assert {one.pooling for one in candidate_readouts(30)} == {"last", "mean"}
-    assert {one.layers for one in candidate_readouts(2)} == {1, 2}
-    assert candidate_readouts(30, 7) == [Readout(7, "last"), Readout(7, "mean")]
-    with pytest.raises(RadllmError, match="has 30 layers and 31 are to be read: ask for fewer"):
-        candidate_readouts(30, 31)
+@pytest.mark.parametrize(
+    ("depth", "counts"), [(30, [5, 10, 20, 30]), (12, [2, 4, 8, 12]), (2, [1, 2]), (1, [1]), (32, [5, 11, 21, 32])]
+)
+def test_few_depths_are_tried_and_the_whole_model_is_one_of_them(depth, counts):
+    assert candidate_readouts(depth) == [Readout(count, pooling) for count in counts for pooling in ("last", "mean")]
+
+
+def test_a_wish_for_layers_is_kept_and_too_many_are_refused():
+    assert candidate_readouts(12, 3) == [Readout(3, "last"), Readout(3, "mean")]
+    assert candidate_readouts(12, 12) == [Readout(12, "last"), Readout(12, "mean")]
+    with pytest.raises(RadllmError, match="has 12 layers and 13 are to be read: ask for fewer"):
+        candidate_readouts(12, 13)
+
+
+@pytest.mark.parametrize("told", [Readout(2, "last"), Readout(12, "mean")])
+def test_inner_folds_find_the_readout_that_holds_the_signal(lesions, told):
+    design, states, labels, groups = lesions
+    moved = {**states, TOLD: states[told], told: states[TOLD]}
+    assert fit_concatenation("LDA", design, moved, labels, groups, inner_folds=3).readout == told
 
 
 def test_a_deeper_readout_has_to_be_better_beyond_doubt():
@@ -61,35 +78,15 @@ def test_a_deeper_readout_has_to_be_better_beyond_doubt():
     assert cheapest_of_the_best({deep: (0.8,), shallow: (0.7,)}) == deep
 
 
-def test_fewer_layers_are_read_where_all_say_the_same(lesions):
-    design, embeddings, labels, groups = lesions
-    same = {Readout(layers, "mean"): embeddings[MEAN] for layers in (5, 10, 30)}
-    assert fit_concatenation(RIDGE, design[:, :0], same, labels, groups, inner_folds=3).readout == MEAN
+def test_of_equal_readouts_the_one_that_costs_least_is_read(lesions):
+    design, states, labels, groups = lesions
+    alike = dict.fromkeys(reversed(READOUTS), states[TOLD])
+    assert fit_concatenation("LDA", design, alike, labels, groups, inner_folds=3).readout == READOUTS[0]
 
 
-def test_shuffled_labels_are_chance_though_the_readout_is_chosen(lesions):
-    """The choice is inside: on lesions that no inner fold saw, the luckiest of eight readouts is worth nothing."""
-    random = np.random.default_rng(7)
-    labels, groups = np.arange(300) % 2, np.arange(300).astype(str)
-    noise = {one: random.normal(size=(300, HIDDEN)) for one in candidate_readouts(30)}
-    training, held_out = np.arange(150), np.arange(150, 300)
-    part = {one: states[training] for one, states in noise.items()}
-    empty = np.empty((150, 0))
-    fusion = fit_concatenation(RIDGE, empty, part, labels[training], groups[training], inner_folds=3)
-    rest = {one: states[held_out] for one, states in noise.items()}
-    assert roc_auc_score(labels[held_out], fusion.logits(empty, rest)) == pytest.approx(0.5, abs=0.1)
-
-
-@pytest.mark.parametrize("kind", ["logistic regression", RIDGE])
-def test_one_vector_of_coefficients_says_what_the_pipeline_says(lesions, kind):
-    design, embeddings, labels, groups = lesions
-    fusion = fit_concatenation(kind, design, embeddings, labels, groups, inner_folds=2)
-    assert fusion.linear().logits(design, embeddings) == pytest.approx(fusion.logits(design, embeddings), abs=1e-9)
-
-
-def test_inner_folds_find_the_pooling_that_holds_the_signal(lesions, fitted):
+def test_the_readout_that_holds_the_signal_adds_to_the_features(lesions, fitted):
     fusion = fitted()
-    assert fusion.readout == MEAN
+    assert fusion.readout == TOLD
     design, _, labels, _ = lesions
     alone = roc_auc_score(labels, design[:, 0])
     assert roc_auc_score(labels, fusion.chosen.scores) > alone + 0.05
@@ -104,7 +101,51 @@ def test_the_folded_form_is_the_same_model(lesions, fitted, columns):
     assert fusion.linear().logits(design[:, :columns], embeddings) == pytest.approx(direct, abs=1e-9)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FUSIBLE if kind not in (AVERAGED, RIDGE)])
+@pytest.mark.parametrize("kind", LINEAR)
+@pytest.mark.parametrize("components", [5, None])
+@pytest.mark.parametrize("columns", [0, COLUMNS])
+def test_with_principal_components_and_without_the_folded_form_is_the_same_model(
+    lesions, monkeypatch, kind, components, columns
+):
+    design, states, labels, groups = lesions
+    one = {TOLD: 3 + 5 * states[TOLD]}  # neither centred nor of unit spread
+    monkeypatch.setitem(FUSIBLE, kind, replace(FUSIBLE[kind], components=(components,)))
+    fusion = fit_concatenation(kind, design[:, :columns], one, labels, groups, inner_folds=3)
+    reduction = fusion.chosen.estimator["columns"].named_transformers_["embedding"][-1]
+    assert (reduction == AS_THEY_ARE) == (components is None)
+    head = fusion.head()
+    assert (len(head.features), len(head.embedding)) == (columns, HIDDEN)
+    direct = fusion.logits(design[:, :columns], one)
+    assert np.ptp(direct) > 0.1
+    assert head.logits(design[:, :columns], one) == pytest.approx(direct, abs=1e-9)
+
+
+def test_hidden_states_without_reduction_are_among_what_linear_classifiers_choose_from(lesions):
+    """A signal spread thinly over all hidden states, which five principal components miss."""
+    _, _, labels, groups = lesions
+    random = np.random.default_rng(2)
+    states = random.normal(size=(LESIONS, 40)) @ np.diag(np.linspace(3, 1, 40))
+    states[:, 20:] += 0.5 * labels[:, None]
+    assert None in CLASSICAL["LDA"].components
+    fusion = fit_concatenation("LDA", np.empty((LESIONS, 0)), {TOLD: states}, labels, groups, inner_folds=3)
+    assert roc_auc_score(labels, fusion.chosen.scores) > 0.75
+
+
+@pytest.mark.parametrize("kind", [pytest.param("logistic regression", marks=pytest.mark.long), "LDA"])
+def test_shuffled_labels_leave_the_choice_of_a_readout_nothing_to_find(lesions, kind):
+    """Judged on lesions that chose nothing: eight readouts are eight chances to be fooled."""
+    design, states, labels, groups = lesions
+    half, areas = LESIONS // 2, []
+    for seed in range(6):
+        dealt = np.random.default_rng(seed).permutation(labels)
+        inside = {readout: rows[:half] for readout, rows in states.items()}
+        fusion = fit_concatenation(kind, design[:half], inside, dealt[:half], groups[:half], inner_folds=3)
+        outside = {readout: rows[half:] for readout, rows in states.items()}
+        areas.append(roc_auc_score(dealt[half:], fusion.logits(design[half:], outside)))
+    assert np.mean(areas) == pytest.approx(0.5, abs=0.08)  # three standard errors of six such AUCs
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FUSIBLE if kind != AVERAGED])
 @pytest.mark.long
 def test_every_classifier_learns_from_both_blocks(lesions, fitted, kind):
     fusion = fitted(kind)
@@ -117,7 +158,7 @@ def test_the_averaged_regression_gains_little_from_hidden_states_and_loses_nothi
     estimator, grid = logistic_regression(averaged=True)
     alone = choose(estimator, grid, design, labels, groups, 3, 0).scores
     random = np.random.default_rng(5)
-    noise = {pooling: random.normal(size=states.shape) for pooling, states in embeddings.items()}
+    noise = {readout: random.normal(size=states.shape) for readout, states in embeddings.items()}
     deaf = fit_concatenation(AVERAGED, design, noise, labels, groups, inner_folds=3).chosen.scores
     areas = [roc_auc_score(labels, scores) for scores in (alone, fitted(AVERAGED).chosen.scores, deaf)]
     assert areas[0] < areas[1] < areas[0] + 0.05
@@ -128,12 +169,12 @@ def test_useless_hidden_states_do_little_harm(lesions):
     """A hundred times as many columns of noise as of signal."""
     design, _, labels, groups = lesions
     random = np.random.default_rng(1)
-    noise = {pooling: random.normal(size=(LESIONS, 400)) for pooling in (LAST, MEAN)}
+    noise = {readout: random.normal(size=(LESIONS, 400)) for readout in READOUTS}
     fusion = fit_concatenation("logistic regression", design, noise, labels, groups, inner_folds=3)
     others = np.arange(1000) % 2
     unseen = random.normal(size=(1000, COLUMNS))
     unseen[:, 0] += others
-    hidden = {pooling: random.normal(size=(1000, 400)) for pooling in (LAST, MEAN)}
+    hidden = {readout: random.normal(size=(1000, 400)) for readout in READOUTS}
     assert roc_auc_score(others, fusion.logits(unseen, hidden)) > roc_auc_score(others, unseen[:, 0]) - 0.05
 
 

@@ -30,6 +30,7 @@ from radllm_backend.language.base_models import BaseModelFolder
 from radllm_backend.language.prompt import Pooling, Readout
 from radllm_backend.language.prompt_writer import PromptWriter
 from radllm_backend.language.reader import PromptReader, open_reader
+from radllm_backend.language.shape import LlamaShape
 from radllm_backend.learning.fit import FittedModel, Start, fit, fit_writer
 from radllm_backend.learning.fusion import DEPTHS, candidate_readouts
 from radllm_backend.learning.options import CrossValidation, Family, TrainingOptions
@@ -55,6 +56,12 @@ class Study(Plan):
     """(training rows, test rows) of a locked split, instead of folds."""
     start: Start | None = None
     """The adapter that every training continues from."""
+
+    def __post_init__(self) -> None:
+        """RadllmError where more layers are to be read than there are: before the hours rather than after them."""
+        if self.base and self.options.layers:
+            shape = LlamaShape.of(read_json(self.base.folder / "config.json"), self.base.folder.name)
+            candidate_readouts(shape.layers, self.options.layers)
 
     def dealt(self, seed: int) -> Lesions:
         """The lesions with the labels that they have with a seed."""
