@@ -13,7 +13,11 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.language.prompt import Readout
 from radllm_backend.learning.classical import AVERAGED, CLASSICAL, FUSIBLE, choose, logistic_regression
 from radllm_backend.learning.fusion import (
-    AS_THEY_ARE, candidate_readouts, cheapest_of_the_best, fit_concatenation, fit_weight,
+    AS_THEY_ARE,
+    candidate_readouts,
+    cheapest_of_the_best,
+    fit_concatenation,
+    fit_weight,
 )
 from radllm_backend.models.heads import weighted_mean
 

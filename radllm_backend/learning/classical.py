@@ -29,7 +29,6 @@ from radllm_backend.features.cohort import Lesions, outer_folds, patients_by_cla
 from radllm_backend.features.descriptors import indicators
 from radllm_backend.features.selection import RadiomicsSelector
 from radllm_backend.learning.calibrating import fit_calibration, youden_threshold
-from radllm_backend.learning.methods import RIDGE
 from radllm_backend.models.calibration import Calibration
 from radllm_backend.models.heads import log_odds
 
@@ -354,6 +353,8 @@ CLASSICAL: dict[str, Recipe] = {
 }
 """The baselines by name."""
 
+RIDGE = "averaged ridge regression"
+"""Logistic regression on all hidden states; the mean over strong penalties."""
 AVERAGED = "averaged logistic regression"
 FUSIBLE: dict[str, Recipe] = {
     "logistic regression": CLASSICAL["logistic regression (L2)"],

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 LORA = "LoRA head"
 FROZEN = "frozen language model, logistic regression"
-RIDGE = "averaged ridge regression"
-"""Logistic regression on all hidden states, as `classical.FUSIBLE` has it."""
 WEIGHTED = "fusion, weighted mean of probabilities"
 CONCATENATED = "fusion, concatenated"
 
@@ -67,6 +65,7 @@ def _frozen(fold: Fold) -> Learned:
 
 
 def _frozen_ridge(fold: Fold) -> Learned:
+    from radllm_backend.learning.classical import RIDGE
     from radllm_backend.learning.learned import frozen
 
     return frozen(fold, kind=RIDGE)
@@ -116,7 +115,7 @@ METHODS = {
     "fusion-lora": TrainingMethod(f"{CONCATENATED}, LoRA", "fusion", _concatenated_lora, adapter=True),
     "weighted": TrainingMethod(WEIGHTED, "fusion", _weighted),
     "frozen": TrainingMethod(FROZEN, "frozen", _frozen),
-    "frozen-averaged": TrainingMethod(f"frozen language model, {RIDGE}", "frozen", _frozen_ridge, averaged=True),
+    "frozen-averaged": TrainingMethod("frozen language model, averaged ridge regression", "frozen", _frozen_ridge, averaged=True),
     "weighted-lora": TrainingMethod(f"{WEIGHTED}, LoRA head", "fusion", _weighted_lora, adapter=True, bundled=False),
 }
 """Every method by its name on the command line, in the order of the comparison."""

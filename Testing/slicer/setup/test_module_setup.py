@@ -24,7 +24,7 @@ pytest.importorskip("PySide6", reason=WHY, exc_type=ImportError)
 from PySide6.QtWidgets import QProgressBar
 
 from radllm_backend import RadllmError, __version__
-from Testing.slicer.module_setup import (
+from Testing.slicer.setup.module_setup import (
     LONGEST_PAUSE,
     ROOT,
     FakePackages,

@@ -21,7 +21,7 @@ pytest.importorskip("PySide6", reason=WHY, exc_type=ImportError)
 
 from radllm_backend import RadllmError
 from Testing.slicer.harness.slicer_python import site_packages, slicer_python
-from Testing.slicer.module_setup import answering, write_wheel
+from Testing.slicer.setup.module_setup import answering, write_wheel
 
 from RadiomicsLLMLib.backend import FirstUse as first_use
 from RadiomicsLLMLib.backend import Requirements as requirements

@@ -17,7 +17,7 @@ WHY = "the Slicer module is tested where slicer-core and PySide6-Essentials are 
 pytest.importorskip("slicer", reason=WHY, exc_type=ImportError)
 pytest.importorskip("PySide6", reason=WHY, exc_type=ImportError)
 
-from Testing.slicer.module_setup import ROOT
+from Testing.slicer.setup.module_setup import ROOT
 
 from RadiomicsLLMLib.backend import Requirements as requirements
 from RadiomicsLLMLib.backend.FirstUse import BASE_MODEL, Missing, baseModelOf, consentText

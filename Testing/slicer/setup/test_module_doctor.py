@@ -15,7 +15,7 @@ slicer = pytest.importorskip("slicer", reason=WHY, exc_type=ImportError)
 pytest.importorskip("PySide6", reason=WHY, exc_type=ImportError)
 
 from radllm_backend import __version__
-from Testing.slicer.module_setup import LONGEST_PAUSE, ROOT, FakePackages, Panel, entries, set_up_panel
+from Testing.slicer.setup.module_setup import LONGEST_PAUSE, ROOT, FakePackages, Panel, entries, set_up_panel
 
 from RadiomicsLLMLib.backend.BackendEnvironment import BackendEnvironment
 from RadiomicsLLMLib.backend.Requirements import READS_HERE, Package

@@ -17,7 +17,7 @@ pytest.importorskip("PySide6", reason=WHY, exc_type=ImportError)
 
 from radllm_backend import RadllmError
 from Testing.slicer.harness.slicer_python import site_packages, slicer_python
-from Testing.slicer.module_setup import ROOT
+from Testing.slicer.setup.module_setup import ROOT
 from Testing.support.servers import lesions
 
 from RadiomicsLLMLib.backend.BackendEnvironment import BackendEnvironment
