@@ -80,7 +80,7 @@ def test(arguments: list[str]) -> int:
         if slicer is None or not slicer.result():
             return status
     print("The Slicer module in Python 3.12, with Slicer's packages and without torch:", flush=True)
-    files = [str(path) for path in sorted((ROOT / "Testing" / "slicer").glob("test_module*.py"))]
+    files = [str(path) for path in sorted((ROOT / "Testing" / "slicer").rglob("test_module*.py"))]
     return pytest(SLICER_PYTHON, files, RADLLM_BACKEND_PYTHON=str(PYTHON), PYTHONPATH=str(ROOT)) or status
 
 

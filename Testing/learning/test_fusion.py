@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.language.prompt import Readout
-from radllm_backend.learning.classical import AVERAGED, CLASSICAL, FUSIBLE, choose, logistic_regression
+from radllm_backend.learning.classical import AVERAGED, FUSIBLE, choose, logistic_regression
 from radllm_backend.learning.fusion import (
     AS_THEY_ARE,
     candidate_readouts,
@@ -122,17 +122,6 @@ def test_with_principal_components_and_without_the_folded_form_is_the_same_model
     direct = fusion.logits(design[:, :columns], one)
     assert np.ptp(direct) > 0.1
     assert head.logits(design[:, :columns], one) == pytest.approx(direct, abs=1e-9)
-
-
-def test_hidden_states_without_reduction_are_among_what_linear_classifiers_choose_from(lesions):
-    """A signal spread thinly over all hidden states, which five principal components miss."""
-    _, _, labels, groups = lesions
-    random = np.random.default_rng(2)
-    states = random.normal(size=(LESIONS, 40)) @ np.diag(np.linspace(3, 1, 40))
-    states[:, 20:] += 0.5 * labels[:, None]
-    assert None in CLASSICAL["LDA"].components
-    fusion = fit_concatenation("LDA", np.empty((LESIONS, 0)), {TOLD: states}, labels, groups, inner_folds=3)
-    assert roc_auc_score(labels, fusion.chosen.scores) > 0.75
 
 
 @pytest.mark.parametrize("kind", [pytest.param("logistic regression", marks=pytest.mark.long), "LDA"])

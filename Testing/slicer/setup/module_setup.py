@@ -19,7 +19,7 @@ from PySide6.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from Testing.slicer.harness import load_module, slot_errors, stray_attributes
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 load_module(ROOT / "RadiomicsLLM" / "RadiomicsLLM.py")
 
 from RadiomicsLLMLib.backend.BackendEnvironment import BackendEnvironment
