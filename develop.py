@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parent
 BIN_PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 PYTHON, SLICER_PYTHON = ROOT / ".venv" / BIN_PYTHON, ROOT / ".venv-slicer" / BIN_PYTHON
 SAMPLES = ROOT / "Resources" / "SampleLesions"
-DEMO_EXTRAS = "extraction,dicom,llm"
-TEST_EXTRAS = f"{DEMO_EXTRAS},training,server,batch,dev"
+DEMO_EXTRAS = "extraction"
+"""The samples are no DICOM files, and reading needs no extra."""
+TEST_EXTRAS = f"{DEMO_EXTRAS},dicom,training,server,batch,dev"
 # Python itself compiles what is imported, a quarter of all the files.
 PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
 # PyRadiomics is compiled here: a wheel in pip's cache may have been built for another numpy.
@@ -79,7 +80,7 @@ def test(arguments: list[str]) -> int:
         if slicer is None or not slicer.result():
             return status
     print("The Slicer module in Python 3.12, with Slicer's packages and without torch:", flush=True)
-    files = [str(path) for path in sorted((ROOT / "Testing" / "slicer").glob("test_module*.py"))]
+    files = [str(path) for path in sorted((ROOT / "Testing" / "slicer").rglob("test_module*.py"))]
     return pytest(SLICER_PYTHON, files, RADLLM_BACKEND_PYTHON=str(PYTHON), PYTHONPATH=str(ROOT)) or status
 
 

@@ -219,7 +219,7 @@ def volume_model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture
 def opened() -> Iterator[Callable[..., object]]:
     """Opens panels of the module's parts, which end with the test; see `module_setup.panels`."""
-    from Testing.slicer.module_setup import panels
+    from Testing.slicer.setup.module_setup import panels
 
     with panels() as make:
         yield make
@@ -228,7 +228,7 @@ def opened() -> Iterator[Callable[..., object]]:
 @pytest.fixture
 def asked() -> Iterator[list[str]]:
     """The questions that the user was asked, and answered with OK."""
-    from Testing.slicer.module_setup import answering
+    from Testing.slicer.setup.module_setup import answering
 
     with answering(True) as questions:
         yield questions

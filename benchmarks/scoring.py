@@ -1,8 +1,8 @@
 """Scoring lesions with the shipped breast ultrasound model, beside the ways that the manual of transformers shows.
 
-The shipped models read a frozen base model. So the baseline of their users is that base model by transformers, one
-prompt at a time and in padded batches. An adapter that is not merged costs more: it stands beside them for those who
-train one.
+The shipped models read a frozen base model, some of them only its first layers. So the baseline of their users is that
+base model by transformers, cut off at the same layer, one prompt at a time and in padded batches. An adapter that is
+not merged costs more: it stands beside them for those who train one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.comparison import Comparison, Tell, compare
+from radllm_backend.language.backbone import quiet_transformers
 from radllm_backend.language.base_models import locate, stay_offline
 from radllm_backend.models.bundle import ModelCard
 from radllm_backend.models.model import Model
@@ -42,7 +43,7 @@ def comparisons(runs: int, work: Path, tell: Tell) -> Iterator[Comparison]:
     prompts, lesions = zip(*different_lesions(model.card, PROMPTS), strict=True)
     case = f"{PROMPTS} different lesions, {MODEL}, {torch.get_num_threads()} threads"
     ours = model.embed(lesions[:8])
-    for called, wanted, usual in usual_ways(locate(model.card.base.name).folder):
+    for called, wanted, usual in usual_ways(locate(model.card.base.name).folder, model.card.layers):
         tell(f"scoring {PROMPTS} prompts, {runs + 1} times as we do and by {called}: minutes each")
         differs = np.abs(ours - usual(prompts[:8])).max()
         yield compare(
@@ -74,11 +75,12 @@ def different_lesions(card: ModelCard, count: int) -> list[tuple[str, Features]]
     return list(found.items())
 
 
-def usual_ways(base: Path) -> Iterator[tuple[str, float | None, States]]:
+def usual_ways(base: Path, layers: int | None = None) -> Iterator[tuple[str, float | None, States]]:
     """What each way is called, the ratio that was aimed at, and the way itself; all in fp32.
 
     Args:
         base: the folder of the base model.
+        layers: how many of its layers are read; None for all.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -88,7 +90,9 @@ def usual_ways(base: Path) -> Iterator[tuple[str, float | None, States]]:
 
     stay_offline()
     tokenizer = AutoTokenizer.from_pretrained(base, padding_side="right")
-    model: Any = AutoModel.from_pretrained(base, dtype=torch.float32).eval()
+    with quiet_transformers():  # it would list the weights of the layers that are left out
+        model: Any = AutoModel.from_pretrained(base, **({"num_hidden_layers": layers} if layers else {}))
+    model = model.to(torch.float32).eval()
     yield "transformers, the frozen base model, one prompt at a time", None, partial(last_states, model, tokenizer, 1)
     together = partial(last_states, model, tokenizer, _TOGETHER)
     yield f"transformers, the frozen base model, in padded batches of {_TOGETHER}", None, together

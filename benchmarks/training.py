@@ -18,8 +18,8 @@ import numpy as np
 from benchmarks.comparison import Comparison, Tell, compare
 from benchmarks.scoring import MODEL, different_lesions
 from radllm_backend.features.cohort import Lesions
+from radllm_backend.language.backbone import quiet_transformers
 from radllm_backend.language.base_models import BaseModelFolder, locate, stay_offline
-from radllm_backend.language.fetching import quiet_transformers
 from radllm_backend.learning.fit import fit, fit_writer, learning_rate_factor, shuffled
 from radllm_backend.learning.options import TrainingOptions
 from radllm_backend.models.bundle import ModelCard

@@ -53,7 +53,7 @@ def our_scores(training: Lesions, held_out: Lesions, options: TrainingOptions, w
     base = locate(BASE)
     checkpoint = work / "checkpoint"
     fitted = fit(training, MODALITY, base, options, checkpoint, lambda what, done: None, epochs=options.epochs)
-    return np.array(fitted.classifier(base, options).score(fitted.writer.write(held_out)))
+    return np.array(fitted.reader(base, options).score(fitted.writer.write(held_out)))
 
 
 def usual_scores(training: Lesions, held_out: Lesions, options: TrainingOptions, work: Path) -> NDArray[np.float64]:

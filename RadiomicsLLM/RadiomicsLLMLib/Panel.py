@@ -5,56 +5,45 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from .backend.Backend import Backend
-from .backend.BackendChoice import LOCAL, PROCESS, REMOTE, BackendChoice, Backends
+from .backend.BackendChoice import LOCAL, PROCESS, REMOTE, BackendChoice
+from .backend.FirstUse import FirstUse, baseModelOf
+from .backend.ModelInputs import modelInputs
+from .backend.Requirements import READS_ELSEWHERE, READS_HERE
 from .batch.BatchLoader import LoadedLesion
 from .batch.BatchPanel import BatchPanel
 from .panel.Background import Background, Result, Steps
 from .panel.BackgroundRun import BackgroundRun
+from .panel.ChosenInputs import ChosenInputs
 from .panel.Consent import Consent
 from .panel.ModelCardText import modelCardText
 from .panel.ModelChoice import ModelChoice
 from .panel.PanelUi import PanelUi
 from .panel.SettingsChoice import SettingsChoice
-from .results.Classification import Approve
-from .results.ClassifiedLesions import ClassifiedLesions
-from .results.ExportPanel import ExportPanel
-from .results.FeaturePlot import plotFeatures
-from .results.ResultPanel import ResultPanel
+from .panel.StateLine import NextStep, StateLine
+from .results.PanelLogic import PanelLogic
+from .results.ResultsSection import ResultsSection
 from .results.SceneResults import readResults
 from .results.SegmentResult import SegmentResult
+from .scene.FindingsPanel import FindingsPanel
+from .scene.NodeChoice import onOtherNode
+from .scene.OneSliceLayout import OneSliceLayout
+from .scene.SampleLesions import loadSampleLesions
 from .scene.SegmentChoice import SegmentChoice
+from .scene.SegmentEditorDoor import openSegmentEditor
 from .scene.SegmentedVolume import SegmentedVolume
-from .scene.ViewJump import jumpTo, showChart
+from .scene.SourceStamp import sourceStamp
 from .setup.SetupSections import SetupSections
 
 MODALITIES = (None, "MG", "US", "CT", "MR")
 """In the order of the panel's list; None is automatic."""
-
-
-class PanelLogic(Protocol):
-    """What the panel asks of the module's logic, which scripts use too."""
-
-    @property
-    def backends(self) -> Backends: ...
-
-    def steps(
-        self,
-        source: SegmentedVolume,
-        segmentIds: Sequence[str],
-        model: str,
-        *,
-        settings: str | None,
-        backend: Backend,
-        approve: Approve | None = None,
-    ) -> Steps[list[SegmentResult]]:
-        """Classify segments of a volume, and keep the results in the scene."""
+_SAMPLE_MODEL = "breast-us"
 
 
 class Panel(VTKObservationMixin):
@@ -65,15 +54,25 @@ class Panel(VTKObservationMixin):
         self.ui, self.logic = ui, logic
         self._run: BackgroundRun[Any] | None = None
         self._undone = self._whyCancelled = ""
-        self.results = ResultPanel(ui.resultWidget.layout(), onChosen=self._onResultChosen, onPlot=self._onPlot)
+        self._isEntered = True
+        self._stamp: object = None
+        self._volumeNode: slicer.vtkMRMLVolumeNode | None = None
+        self._segmentationNode: slicer.vtkMRMLSegmentationNode | None = None
+        self.state = StateLine(ui.statusLabel, ui.nextButton)
+        self.results = ResultsSection(
+            ui, onChosen=self._onResultChosen, askCard=self._askingCard, begin=self._beginExport
+        )
         self.segments = SegmentChoice(ui.segmentsList, self._update)
         self.models = ModelChoice(ui.modelSelector, ui.modelFolderLabel, ui.modelFolderEdit, self._onModelChanged)
         self.settings = SettingsChoice(ui.settingsSelector, ui.settingsFileEdit, self._onInputChanged)
         self.backends = BackendChoice(
             ui.backendSelector, ui.remoteWidget, ui.addressEdit, ui.tokenEdit, logic.backends, self.refresh
         )
-        self._exports = ExportPanel(ui, shown=self._classified, askCard=self._askingCard, begin=self._beginExport)
+        self.findings = FindingsPanel(ui.findingsButton, self._onInputChanged)
+        self._layout = OneSliceLayout(ui.layoutBox)
+        self._chosen = ChosenInputs(ui, self.models, logic.getParameterNode)
         self._sections = SetupSections(ui, starting=self._onSetupStarting, finished=self.refresh)
+        self._firstUse = FirstUse(self._sections.packages, lambda: self._sections.wheels)
         self.batch = BatchPanel(
             ui.batchButton.layout(),
             python=lambda: logic.backends[LOCAL].python,
@@ -81,9 +80,11 @@ class Panel(VTKObservationMixin):
             onLoaded=self._onLesionLoaded,
         )
         ui.batchButton.connect("contentsCollapsed(bool)", lambda _collapsed: self.batch.refresh())
-        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onInputChanged)
-        ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentationChanged)
+        onOtherNode(ui.volumeSelector, self._onVolumeChanged)
+        onOtherNode(ui.segmentationSelector, self._onSegmentationChanged)
         ui.modalitySelector.connect("currentIndexChanged(int)", self._onInputChanged)
+        ui.sampleButton.connect("clicked(bool)", self._onSample)
+        ui.editorButton.connect("clicked(bool)", self._onEditor)
         ui.cardButton.connect("contentsCollapsed(bool)", self._showCard)
         ui.connectButton.connect("clicked(bool)", self._onConnect)
         ui.classifyButton.connect("clicked(bool)", self._onClassify)
@@ -106,10 +107,37 @@ class Panel(VTKObservationMixin):
         self._sections.refresh(inSlicer=backend is self.logic.backends[PROCESS])
         self.batch.refresh()
         self._showCard()
+        self._offerFindings()
         self._update()
+
+    def choose(
+        self, volumeNode: slicer.vtkMRMLVolumeNode | None, segmentationNode: slicer.vtkMRMLSegmentationNode | None
+    ) -> None:
+        """Choose nodes of the scene, as far as they are given."""
+        if volumeNode:
+            self.ui.volumeSelector.setCurrentNode(volumeNode)
+        if segmentationNode:
+            self.ui.segmentationSelector.setCurrentNode(segmentationNode)
+
+    def enter(self) -> None:
+        """The module is shown: look at what was done to the scene meanwhile, and follow it from now on."""
+        isChanged = not self._isEntered and self._stamp != sourceStamp(self._segmentationNode)
+        self._isEntered = True
+        self._observe()
+        if isChanged:
+            self.results.clear()
+        self.refresh()
+        self._chosen.start()
+
+    def exit(self) -> None:
+        """Another module is shown: follow nothing."""
+        self._isEntered = False
+        self._stamp = sourceStamp(self._segmentationNode)
+        self._observe()
 
     def close(self) -> None:
         """The panel's widgets are about to go."""
+        self._firstUse.cancel()
         if self._run:
             self._run.abandon()
             self._run = None
@@ -119,59 +147,91 @@ class Panel(VTKObservationMixin):
 
     # ----------------------------------------------------------------------------------------------- what was chosen
 
+    def _onVolumeChanged(self, volumeNode: slicer.vtkMRMLVolumeNode | None) -> None:
+        self._volumeNode = volumeNode
+        self._observe()
+        self._onInputChanged()
+
     def _onSegmentationChanged(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None) -> None:
+        self._segmentationNode = segmentationNode
+        self._observe()
+        self._onInputChanged()
+        self._showKept()
+
+    def _observe(self) -> None:
+        """Follow the scene always, and the chosen nodes while the module is shown."""
         self.removeObservers()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosing)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._showKept)
-        if segmentationNode:
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneLoaded)
+        volumeNode, segmentationNode = self._volumeNode, self._segmentationNode
+        if volumeNode and self._isEntered:  # a volume that is loaded gets its voxels after it is chosen
+            self.addObserver(volumeNode, volumeNode.ImageDataModifiedEvent, self._onVoxelsChanged)
+        if segmentationNode and self._isEntered:
             # The node passes the segmentation's events on when its display knows the segment too.
             events = slicer.vtkSegmentation
             for event in (events.SegmentAdded, events.SegmentRemoved, events.SegmentModified):
                 self.addObserver(segmentationNode, event, self._update)
             self.addObserver(segmentationNode, segmentationNode.DisplayModifiedEvent, self._update)
             self.addObserver(segmentationNode, events.SourceRepresentationModified, self._onInputChanged)
-        self._onInputChanged()
+
+    def _onVoxelsChanged(self, *_arguments: object) -> None:
+        self._layout.offer(self._volumeNode)
+
+    def _onSceneLoaded(self, *_arguments: object) -> None:
+        self._chosen.restore()
         self._showKept()
 
     def _showKept(self, *_arguments: object) -> None:
         """What an earlier run found of this segmentation, also one of another session."""
         segmentationNode = self.ui.segmentationSelector.currentNode()
         if segmentationNode and not self.isRunning:
-            self._showResults(readResults(segmentationNode))
+            self.results.show(readResults(segmentationNode))
 
     def _onInputChanged(self, *_arguments: object) -> None:
         """What is shown belongs to other inputs now; the scene keeps it."""
         self.results.clear()
+        self._chosen.keep()
         self._update()
 
     def _onModelChanged(self, *_arguments: object) -> None:
         self._showCard()
+        self._offerFindings()
         self._onInputChanged()
 
+    def _offerFindings(self) -> None:
+        inputs = modelInputs(self.backends.current(), self.models.current())
+        self.findings.offer(inputs.descriptors, isAllThereIs=not inputs.readsImage)
+
     def _update(self, *_arguments: object) -> None:
-        self.segments.show(self.ui.segmentationSelector.currentNode())
+        if not self._isEntered:  # all of it is done when the module is shown again
+            return
+        self.segments.show(self._segmentationNode)
+        self.findings.show(self._segmentationNode, self.segments.current())
+        self._layout.offer(self._volumeNode)
         self.batch.update()
         if self.isRunning:
             return
-        problem = self.backends.current().problem()
+        measuring = "" if self.findings.isAllThereIs else self.logic.measurer.problem()
+        problem = self.backends.current().problem() or measuring
         obstacle = problem or self._obstacle()
         self.ui.connectButton.enabled = bool(self.ui.addressEdit.text and self.ui.tokenEdit.text)
         self.ui.classifyButton.enabled = not obstacle
         self.ui.classifyButton.toolTip = obstacle or _("Classify every ticked segment.")
-        self._exports.update()
-        self._say(problem)
+        self.results.update()
+        setUp = NextStep(_("Set up…"), _("Show what is installed, and what can be."), self._showSetup)
+        self.state.say(obstacle, setUp if problem else None)
 
     def _obstacle(self) -> str:
         """What is still to be chosen before Classify can be clicked; empty where nothing is."""
         if not self.ui.volumeSelector.currentNode():
-            return _("Choose the volume that shows the lesions.")
+            return _("Load an image that shows the lesions, or click “Load sample”.")
         if not self.ui.segmentationSelector.currentNode():
-            return _("Choose the segmentation that marks the lesions.")
+            return _("Draw the lesions: click “Segment Editor”.")
         if not self.segments.current():
             return _("Draw a segment, or tick one.")
         if not self.models.current():
             return _("Choose the folder of your model.")
-        return self.settings.obstacle()
+        return self.settings.obstacle() or self.findings.obstacle()
 
     def _showCard(self, *_arguments: object) -> None:
         if self.ui.cardButton.collapsed or not self.models.current():
@@ -184,8 +244,19 @@ class Panel(VTKObservationMixin):
             self.ui.cardLabel.text = str(error)
 
     def _say(self, sentence: str) -> None:
-        self.ui.statusLabel.text = sentence
-        self.ui.statusLabel.visible = bool(sentence)
+        self.state.say(sentence)
+
+    def _showSetup(self) -> None:
+        self.ui.backendButton.collapsed = self.ui.setupSectionButton.collapsed = False
+
+    def _onSample(self, *_arguments: object) -> None:
+        self.choose(*loadSampleLesions())
+        self.ui.modalitySelector.currentIndex = MODALITIES.index(None)  # the sample says that it is an ultrasound
+        self.models.choose(_SAMPLE_MODEL)
+        self._layout.show()
+
+    def _onEditor(self, *_arguments: object) -> None:
+        openSegmentEditor(self._volumeNode, self._segmentationNode)
 
     # ------------------------------------------------------------------------------------------------------- running
 
@@ -207,13 +278,23 @@ class Panel(VTKObservationMixin):
             settings=self.settings.current(),
             backend=backend,
             approve=consent.ask if consent else None,
+            findings=self.findings.current(),
         )
         self.results.clear()
+        steps = self._afterFirstUse(backend, self.models.current(), steps)
         self._begin(steps, lambda results: self._show(source, results), _("nothing was classified"))
+
+    def _afterFirstUse(self, backend: Backend, model: str, steps: Steps[Result]) -> Steps[Result]:
+        """The same steps, once what they need is installed."""
+        if backend.readsHere:
+            yield from self._firstUse.steps(READS_HERE, baseModelOf(model))
+        else:
+            yield from self._firstUse.steps(READS_ELSEWHERE)
+        return (yield from steps)
 
     def _show(self, source: SegmentedVolume, results: list[SegmentResult]) -> None:
         if source.isInScene():
-            self._showResults(results)
+            self.results.show(results)
         else:
             self._say(
                 _("The volume or the segmentation was removed meanwhile: there is nothing to show the results on.")
@@ -226,7 +307,8 @@ class Panel(VTKObservationMixin):
         def steps() -> Steps[Sequence[str]]:
             return (yield from Background(_("Asking the server for its models"), backend.connect))
 
-        self._begin(steps(), lambda _names: self.refresh(), _("the server was not asked"))
+        asked = self._afterFirstUse(backend, "", steps())
+        self._begin(asked, lambda _names: self.refresh(), _("the server was not asked"))
 
     def _beginExport(self, steps: Steps[str], undone: str) -> None:
         self._begin(steps, self._say, undone)
@@ -252,6 +334,8 @@ class Panel(VTKObservationMixin):
         if self._run:
             self._whyCancelled = sentence.format(undone=self._undone)
             self._run.cancel()
+            self._firstUse.cancel()
+            self.logic.measurer.cancel()
             self.backends.current().cancel()
             self.ui.classifyButton.enabled = False
             self._say(_("Cancelling…"))
@@ -271,9 +355,10 @@ class Panel(VTKObservationMixin):
         self._say(_("Unexpected: {error}. Please report it with Slicer's error log.").format(error=error))
 
     def _showRunning(self, running: bool) -> None:
-        for section in (self.ui.lesionsButton, self.ui.modelButton, self.ui.backendButton):
+        ui = self.ui
+        for section in (ui.lesionsButton, ui.findingsButton, ui.modelButton, ui.backendButton):
             section.enabled = not running
-        self._exports.update(running)
+        self.results.update(running)
         self.ui.progressBar.visible = running
         self.ui.progressBar.value = 0
         self.ui.classifyButton.text = _("Cancel") if running else _("Classify")
@@ -286,22 +371,11 @@ class Panel(VTKObservationMixin):
 
     # ------------------------------------------------------------------------------------------------------- results
 
-    def _showResults(self, results: Sequence[SegmentResult]) -> None:
-        self.results.show(results)
-        self._exports.update()
-
-    def _classified(self) -> ClassifiedLesions:
-        return ClassifiedLesions(self.ui.segmentationSelector.currentNode(), self.results.results)
-
     def _askingCard(self) -> Callable[[], dict[str, Any]]:
         return partial(self.backends.current().card, self.models.current())
 
     def _onResultChosen(self, result: SegmentResult) -> None:
-        jumpTo(self.ui.segmentationSelector.currentNode(), result.segmentId)
-
-    def _onPlot(self, result: SegmentResult) -> None:
-        nodes = self.ui.volumeSelector.currentNode(), self.ui.segmentationSelector.currentNode()
-        showChart(plotFeatures(*nodes, result))
+        self.findings.choose(result.segmentId)
 
     # --------------------------------------------------------------------------------------------------------- batch
 
@@ -310,10 +384,11 @@ class Panel(VTKObservationMixin):
         return "" if self.backends.current() is self.logic.backends[REMOTE] else self.models.current()
 
     def _onLesionLoaded(self, lesion: LoadedLesion) -> None:
-        self.ui.volumeSelector.setCurrentNode(lesion.volumeNode)
-        self.ui.segmentationSelector.setCurrentNode(lesion.segmentationNode)
+        self.choose(lesion.volumeNode, lesion.segmentationNode)
 
     def _onSetupStarting(self) -> None:
         """What is installed or removed must not be in use."""
-        self.logic.backends[LOCAL].close()
+        self.logic.measurer.close()
+        for name in (LOCAL, PROCESS):
+            self.logic.backends[name].close()
         self.batch.stop()

@@ -12,6 +12,7 @@ import pytest
 from radllm_backend.errors import RadllmError
 from radllm_backend.language import base_model_cache as model_cache
 from radllm_backend.language import base_models
+from radllm_backend.language.backbone import load_backbone
 from Testing.support.base_models import PROMPT, drop, edit, files_below, finish, flip_last_byte, no_pip, python, write
 
 # ----------------------------------------------------------------------------------------------------- the user's own
@@ -73,8 +74,8 @@ def test_weights_in_several_files_are_one_model(tiny_copy: Path, tiny_base: Path
     (tiny_copy / "model.safetensors").unlink()
     LlamaForCausalLM.from_pretrained(tiny_base, local_files_only=True).save_pretrained(tiny_copy, max_shard_size="60KB")
     assert len(list(tiny_copy.glob("*.safetensors"))) > 1
-    weights = base_models.load_backbone(base_models.locate(tiny_copy)).state_dict()
-    for name, expected in base_models.load_backbone(base_models.locate(tiny_base)).state_dict().items():
+    weights = load_backbone(base_models.locate(tiny_copy)).state_dict()
+    for name, expected in load_backbone(base_models.locate(tiny_base)).state_dict().items():
         assert torch.equal(weights[name], expected), name
     next(tiny_copy.glob("*.safetensors")).unlink()
     with pytest.raises(RadllmError, match="which is missing"):
@@ -127,23 +128,23 @@ def test_weights_that_do_not_fit_are_refused_and_never_filled_with_random_number
     lost = "model.layers.1.mlp.up_proj.weight"
     save_file({name: value for name, value in weights.items() if name != lost}, tiny_copy / "model.safetensors")
     with pytest.raises(RadllmError, match=r"copy lack layers.1.mlp.up_proj.weight and others"):
-        base_models.load_backbone(base_models.locate(tiny_copy))
+        load_backbone(base_models.locate(tiny_copy))
     save_file({**weights, lost: weights[lost][:-1]}, tiny_copy / "model.safetensors")
     with pytest.raises(RadllmError, match=r"copy could not be loaded as a LLaMA model \("):
-        base_models.load_backbone(base_models.locate(tiny_copy))
+        load_backbone(base_models.locate(tiny_copy))
 
 
 @pytest.mark.parametrize("change", [{"hidden_size": "many"}, {"num_hidden_layers": 3}, {"hidden_act": "nonsense"}])
 def test_a_configuration_that_makes_no_sense_is_refused(tiny_copy: Path, change: dict[str, object]) -> None:
     edit("config.json", **change)(tiny_copy)
     with pytest.raises(RadllmError, match="copy"):
-        base_models.load_backbone(base_models.locate(tiny_copy))
+        load_backbone(base_models.locate(tiny_copy))
 
 
 def test_a_malformed_tokenizer_or_number_format_is_refused(tiny_copy: Path) -> None:
     base = base_models.locate(tiny_copy)
     with pytest.raises(RadllmError, match=r"'int8' is unknown: use one of float32, bfloat16, float16"):
-        base_models.load_backbone(base, dtype="int8")
+        load_backbone(base, dtype="int8")
     (tiny_copy / "tokenizer.json").write_text('{"model": {}}')
     with pytest.raises(RadllmError, match=r"tokenizer.json in .*copy is malformed"):
         base_models.load_tokenizer(base)
@@ -161,8 +162,8 @@ def test_the_backbone_is_that_of_transformers_in_any_number_format(tiny_base: Pa
     reference = LlamaForCausalLM.from_pretrained(tiny_base, local_files_only=True).model
     with torch.no_grad():
         expected = reference(input_ids=ids).last_hidden_state
-        assert torch.equal(base_models.load_backbone(base)(input_ids=ids).last_hidden_state, expected)
-        half = base_models.load_backbone(base, dtype="bfloat16")(input_ids=ids).last_hidden_state
+        assert torch.equal(load_backbone(base)(input_ids=ids).last_hidden_state, expected)
+        half = load_backbone(base, dtype="bfloat16")(input_ids=ids).last_hidden_state
     assert half.dtype == torch.bfloat16
     assert not torch.equal(half.float(), expected)
     torch.testing.assert_close(half.float(), expected, rtol=0.1, atol=0.1)
@@ -175,7 +176,7 @@ def test_a_language_model_head_is_not_loaded(tiny_copy: Path) -> None:
     untied = {**weights, "lm_head.weight": weights["model.embed_tokens.weight"] * 2}
     save_file(untied, tiny_copy / "model.safetensors")
     edit("config.json", tie_word_embeddings=False)(tiny_copy)
-    names = base_models.load_backbone(base_models.locate(tiny_copy)).state_dict()
+    names = load_backbone(base_models.locate(tiny_copy)).state_dict()
     assert not [name for name in names if "lm_head" in name]
 
 
@@ -198,9 +199,9 @@ def test_loading_is_silent_and_never_goes_online(tiny_base: Path, monkeypatch: p
         def online(*_): raise AssertionError("went online")
         socket.socket.connect = socket.getaddrinfo = online
         import huggingface_hub.constants
-        from radllm_backend.language import base_models
+        from radllm_backend.language import backbone, base_models
         base = base_models.locate(sys.argv[1])
-        base_models.load_backbone(base), base_models.load_tokenizer(base)
+        backbone.load_backbone(base), base_models.load_tokenizer(base)
         print(os.environ["HF_HUB_OFFLINE"], os.environ["TRANSFORMERS_OFFLINE"], huggingface_hub.is_offline_mode())
     """
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 from radllm_backend.cli import main as cli
 from radllm_backend.errors import RadllmError
-from radllm_backend.language import base_models
+from radllm_backend.language import backbone, base_models
 from radllm_backend.language import distributed as processes
 from radllm_backend.language import torch_reader as llm
 from radllm_backend.learning.fit import fit
@@ -191,14 +191,14 @@ def test_four_bits_need_a_cuda_gpu(command, table, tiny_base, fresh_cache, tmp_p
 def test_four_bits_need_bitsandbytes_and_whole_weights(tiny_base, fresh_cache, monkeypatch):
     base = base_models.locate(tiny_base)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(base_models, "find_spec", lambda name: None)
+    monkeypatch.setattr(backbone, "find_spec", lambda name: None)
     with pytest.raises(RadllmError, match="not installed: pip install bitsandbytes"):
-        base_models.in_four_bits(base)
-    monkeypatch.setattr(base_models, "find_spec", lambda name: "there")
-    rounded = base_models.in_four_bits(base)
+        backbone.in_four_bits(base)
+    monkeypatch.setattr(backbone, "find_spec", lambda name: "there")
+    rounded = backbone.in_four_bits(base)
     assert rounded.four_bit
     assert (base.identity, rounded.identity) == (base.sha256, f"{base.sha256}-nf4")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(RadllmError, match="leave --use_fsdp out"):
-        base_models.in_four_bits(base)
+        backbone.in_four_bits(base)

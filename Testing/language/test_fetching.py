@@ -15,6 +15,7 @@ import pytest
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.language import base_models, fetching
+from radllm_backend.language.backbone import load_backbone
 from Testing.support.base_models import KEPT, edit, files_below, finish, python
 from Testing.support.stand_ins import StandInServer
 
@@ -107,7 +108,7 @@ def test_the_hub_gives_the_model_files_and_nothing_else(hub: Hub, fresh_cache: P
     base = base_models.verify("tiny/llama")
     assert base == base_models.pull("tiny/llama") == base_models.locate("tiny/llama")
     assert base.sha256 == base_models.locate(tiny_base).sha256
-    base_models.load_backbone(base)
+    load_backbone(base)
     model = base_models.listing()[-1]
     assert (model.name, model.installed, model.licence) == ("tiny/llama", True, "see its page on the hub")
     base_models.remove("tiny/llama")

@@ -1,4 +1,4 @@
-"""The transformer without transformers: the same numbers, for the models that it reads."""
+"""The transformer in numpy gives what transformers gives, for every kind of LLaMA model that it reads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -13,11 +14,17 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.language import base_models, llama
-from radllm_backend.language.packs import packs, prepare
-from radllm_backend.language.torch_reader import LoraClassifier, PromptReader
+from radllm_backend.language import backbone, base_models
+from radllm_backend.language.adapters import Adapter, AdapterShape, lora_name
+from radllm_backend.language.prompt import Readout
+from radllm_backend.language.reader import NumpyReader, open_reader
+from radllm_backend.language.torch_reader import LoraClassifier, TorchReader, stored_precision
 
-TOKENS = [[5, 9, 7, 30, 31, 8] * 12, [5, 9, 7, 30, 31, 9] * 3, [5, 9, 7, 2]]
+PROMPTS = [
+    "The 'Sphericity' feature is measured at 0.985.",
+    "The 'Sphericity' feature is measured at 0.985. The 'Zone Percentage' feature is measured at -1.196." * 3,
+    "a",
+]
 
 
 @pytest.fixture
@@ -31,63 +38,168 @@ def with_config(folder: Path, **changes: object) -> base_models.BaseModelFolder:
     return base_models.locate(folder)
 
 
-def same_numbers(base: base_models.BaseModelFolder) -> bool:
-    own, theirs = llama.load(base), prepare(base_models.load_backbone(base))
-    equal = []
+def expected(base: base_models.BaseModelFolder, prompt: str, layers: int | None = None) -> np.ndarray:
+    """The hidden states of transformers, of a model that is cut off after some layers."""
+    model = backbone.load_backbone(base)
+    model.layers = model.layers[:layers]
+    ids = torch.tensor([base_models.load_tokenizer(base).encode(prompt).ids])
     with torch.inference_mode():
-        for tokens in TOKENS:
-            ids = torch.tensor([tokens])
-            equal.append(torch.equal(own(ids).last_hidden_state, theirs(input_ids=ids).last_hidden_state))
-        (pack,) = packs(TOKENS)
-        equal += [torch.equal(*pair) for pair in zip(pack.read(own), pack.read(theirs), strict=True)]
-    return all(equal)
+        return model(input_ids=ids).last_hidden_state[0].numpy()
 
 
-def test_it_computes_what_transformers_computes_to_the_last_bit(copied):
-    assert same_numbers(base_models.locate(copied))
+def same_numbers(base: base_models.BaseModelFolder, tolerance: float = 1e-5) -> None:
+    reader = NumpyReader(base)
+    readouts = [Readout(layers, pooling) for layers in {1, reader.depth} for pooling in ("last", "mean")]
+    found = reader.embed(PROMPTS, readouts)
+    for layers in {1, reader.depth}:
+        for index, prompt in enumerate(PROMPTS):
+            states = expected(base, prompt, layers)
+            assert np.allclose(found[Readout(layers, "last")][index], states[-1], atol=tolerance)
+            assert np.allclose(found[Readout(layers, "mean")][index], states.mean(axis=0), atol=tolerance)
+
+
+def test_it_computes_what_transformers_computes_at_every_layer(copied):
+    same_numbers(base_models.locate(copied))
 
 
 def test_smollm2_as_well(smollm2):
-    assert same_numbers(smollm2)
+    same_numbers(smollm2, 1e-4)
 
 
-def test_weights_in_16_bits_and_other_frequencies(copied):
-    weights = {name: tensor.bfloat16() for name, tensor in load_file(copied / "model.safetensors").items()}
-    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
-    assert same_numbers(with_config(copied, rope_parameters={"rope_type": "default", "rope_theta": 500.0}))
-
-
-def test_its_tensors_have_the_names_that_they_have_in_transformers(copied):
-    base = base_models.locate(copied)
-    assert llama.load(base).state_dict().keys() == base_models.load_backbone(base).state_dict().keys()
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_weights_in_16_bits_in_several_files(copied, kind):
+    weights = {name: tensor.to(kind) for name, tensor in load_file(copied / "model.safetensors").items()}
+    (copied / "model.safetensors").unlink()
+    places = {}
+    for number, part in enumerate((sorted(weights)[::2], sorted(weights)[1::2])):
+        name = f"model-{number}.safetensors"
+        save_file({one: weights[one] for one in part}, copied / name, metadata={"format": "pt"})
+        places.update(dict.fromkeys(part, name))
+    (copied / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    same_numbers(base_models.locate(copied))
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"attention_bias": True},
-        {"mlp_bias": True},
-        {"hidden_act": "gelu"},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
         {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
-        {"hidden_size": 64},
-        {"num_hidden_layers": 3},
+        {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 100.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            }
+        },
+        {"rope_parameters": None, "rope_theta": 50.0},  # as older models say it
+        {"rms_norm_eps": 0.1},
+    ],
+    ids=["theta", "linear", "llama3", "older", "epsilon"],
+)
+def test_other_positions_and_norms(copied, change):
+    same_numbers(with_config(copied, **change))
+
+
+def test_layers_with_biases(copied):
+    weights = load_file(copied / "model.safetensors")
+    generator = torch.Generator().manual_seed(3)
+    for name in [one for one in weights if "_proj.weight" in one]:
+        bias = torch.randn(len(weights[name]), generator=generator) * 0.1
+        weights[name.replace(".weight", ".bias")] = bias
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    same_numbers(with_config(copied, attention_bias=True, mlp_bias=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"hidden_act": "gelu"}, "is no plain LLaMA model"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}}, "turns positions in a way"),
+        ({"hidden_size": 64}, "do not fit its config.json"),
+        ({"num_hidden_layers": 3}, r"lack layers\.2\."),
+        ({"num_attention_heads": 3}, "malformed"),
+        ({"num_attention_heads": "many"}, "malformed"),
+        ({"hidden_size": None}, "malformed"),
     ],
 )
-def test_it_leaves_other_models_and_damaged_ones_to_transformers(copied, change):
-    assert llama.load(base_models.locate(copied)) is not None
-    assert llama.load(with_config(copied, **change)) is None
+def test_other_models_and_damaged_ones_are_refused_in_one_sentence(copied, change, sentence):
+    with pytest.raises(RadllmError, match=sentence):
+        NumpyReader(with_config(copied, **change))
 
 
-def test_a_model_that_lacks_weights_is_refused_as_before(copied):
+def test_a_model_that_lacks_weights_is_refused(copied):
     weights = load_file(copied / "model.safetensors")
     del weights["model.norm.weight"]
     save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(RadllmError, match=r"lack norm\.weight"):
-        PromptReader(base_models.locate(copied))
+        NumpyReader(base_models.locate(copied))
 
 
-def test_a_model_with_other_positions_is_read_by_transformers(copied):
-    linear = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
-    base = with_config(copied, rope_parameters=linear)
-    states = PromptReader(base).embed(["A lesion."])["last"]
-    assert torch.equal(states, LoraClassifier(base).embed(["A lesion."])["last"])
+def test_no_more_layers_are_read_than_there_are(copied):
+    base = base_models.locate(copied)
+    with pytest.raises(RadllmError, match="has 2 layers, and 3 cannot be read"):
+        NumpyReader(base, layers=3)
+    shallow = NumpyReader(base, layers=1)
+    assert shallow.depth == 2
+    assert shallow.embed(["text"], [Readout(1, "last")])[Readout(1, "last")].shape == (1, 32)
+    with pytest.raises(RadllmError, match="1 layers of the base model are read here, and not 2"):
+        shallow.embed(["text"], [Readout(2, "last")])
+
+
+# ------------------------------------------------------------------------------------------------ a trained adapter
+
+
+def trained(base: base_models.BaseModelFolder, rank: int = 2) -> LoraClassifier:
+    """One whose adapter and head do change something."""
+    made = LoraClassifier(base, AdapterShape(rank=rank), seed=1)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in made.trainable():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return made
+
+
+def adapter_of(classifier: LoraClassifier, rank: int = 2) -> Adapter:
+    weights = {name: tensor.numpy() for name, tensor in stored_precision(classifier.weights()).items()}
+    return Adapter(weights, AdapterShape(rank=rank))
+
+
+def test_an_adapter_that_is_added_in_scores_as_peft_does(copied):
+    base = base_models.locate(copied)
+    classifier = trained(base)
+    classifier.load_weights(stored_precision(classifier.weights()))
+    scores = NumpyReader(base, adapter_of(classifier)).score(PROMPTS)
+    assert scores == pytest.approx(classifier.score(PROMPTS), abs=1e-4)
+    assert max(scores) - min(scores) > 0.01
+    assert TorchReader.opened(base, adapter_of(classifier), None).score(PROMPTS) == pytest.approx(scores, abs=1e-4)
+
+
+def test_an_adapter_of_another_shape_is_refused(copied):
+    base = base_models.locate(copied)
+    adapter = adapter_of(trained(base))
+    with pytest.raises(RadllmError, match="does not fit its base model"):
+        open_reader(base, Adapter(adapter.weights, AdapterShape(rank=4)))
+    with pytest.raises(RadllmError, match=r"does not fit its base model \(tensor 'more'\)"):
+        open_reader(base, Adapter({**adapter.weights, "more": np.zeros(1)}, AdapterShape(rank=2)))
+    missing = lora_name("layers.1.mlp.up_proj", "B")
+    with pytest.raises(RadllmError, match="up_proj"):
+        open_reader(base, Adapter({k: v for k, v in adapter.weights.items() if k != missing}, AdapterShape(rank=2)))
+
+
+def test_a_base_model_alone_has_no_score(copied):
+    with pytest.raises(RadllmError, match="no head of its own"):
+        open_reader(base_models.locate(copied)).score(PROMPTS)
+
+
+def test_the_reader_of_a_gpu_gives_the_same_readouts(copied):
+    """On this computer it computes on the CPU."""
+    base = base_models.locate(copied)
+    readouts = [Readout(1, "mean"), Readout(2, "last"), Readout(2, "mean")]
+    own, theirs = (reader.embed([*PROMPTS, PROMPTS[0]], readouts) for reader in (NumpyReader(base), TorchReader(base)))
+    for readout in readouts:
+        assert np.allclose(own[readout], theirs[readout], atol=1e-5)
+    shallow = TorchReader(base, layers=1).embed(PROMPTS, readouts[:1])
+    assert np.allclose(shallow[readouts[0]], own[readouts[0]][:3], atol=1e-5)

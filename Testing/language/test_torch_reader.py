@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,10 @@ torch = pytest.importorskip("torch")
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.language import base_models, linear, torch_reader
-from radllm_backend.language.torch_reader import AdapterShape, LoraClassifier, PromptReader, stored_precision
+from radllm_backend.language.adapters import AdapterShape
+from radllm_backend.language.backbone import load_backbone
+from radllm_backend.language.prompt import Readout
+from radllm_backend.language.torch_reader import LoraClassifier, stored_precision
 
 PROMPTS = [
     "The 'Sphericity' feature is measured at 0.985.",
@@ -39,11 +40,10 @@ def tiny(tiny_base: Path, fresh_cache: Path) -> base_models.BaseModelFolder:
 def test_a_fresh_adapter_changes_nothing_and_the_head_says_nothing(tiny):
     fresh = LoraClassifier(tiny, AdapterShape(rank=2))
     assert fresh.score(PROMPTS) == [0.0] * 3
-    plain = base_models.load_backbone(tiny)
+    plain, last = load_backbone(tiny), Readout(2, "last")
     tokens = torch.tensor([fresh.tokenise(PROMPTS[0])])
-    assert torch.allclose(
-        fresh.embed(PROMPTS[:1])["last"][0], plain(input_ids=tokens).last_hidden_state[0, -1], atol=1e-6
-    )
+    found = torch.tensor(fresh.embed(PROMPTS[:1], [last])[last][0])
+    assert torch.allclose(found, plain(input_ids=tokens).last_hidden_state[0, -1], atol=1e-6)
 
 
 def test_every_linear_layer_has_an_adapter_and_the_head_is_fp32(tiny):
@@ -52,51 +52,11 @@ def test_every_linear_layer_has_an_adapter_and_the_head_is_fp32(tiny):
     assert classifier(tiny).head.weight.dtype == torch.float32
 
 
-def test_merged_and_unmerged_agree(tiny):
-    model = classifier(tiny)
-    before = model.score(PROMPTS)
-    model.merge()
-    assert model.score(PROMPTS) == pytest.approx(before, abs=1e-4)
-    assert len(set(before)) == 3
-
-
-def test_an_absorbed_adapter_is_the_merged_one_to_the_last_bit(tiny):
-    model = classifier(tiny)
-    stored = stored_precision(model.weights())
-    model.load_weights(stored)
-    model.merge()
-    reader = PromptReader(tiny)
-    assert reader.score(PROMPTS) == [0.0] * 3
-    reader.absorb(stored, AdapterShape(rank=2))
-    assert reader.score(PROMPTS) == model.score(PROMPTS)
-
-
-def test_a_reader_refuses_an_adapter_of_another_shape(tiny):
-    weights = classifier(tiny).weights()
-    reader = PromptReader(tiny)
-    with pytest.raises(RadllmError, match="does not fit its base model"):
-        reader.absorb(weights, AdapterShape(rank=4))
-    weights["more"] = torch.zeros(1)
-    with pytest.raises(RadllmError, match=r"does not fit its base model \(tensor 'more'\)"):
-        reader.absorb(weights, AdapterShape(rank=2))
-    assert reader.score(PROMPTS) == [0.0] * 3
-
-
-def test_reading_needs_neither_transformers_nor_peft(tiny_base, fresh_cache):
-    code = (
-        "import sys; from radllm_backend.language import base_models, torch_reader; "
-        f"torch_reader.PromptReader(base_models.locate({str(tiny_base)!r})).score(['text']); "
-        "sys.exit(sorted({'transformers', 'peft', 'sklearn', 'pandas'} & set(sys.modules)) or 0)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True).stderr == ""
-
-
 def test_padding_and_company_do_not_matter(tiny):
     model = classifier(tiny)
     together = model([model.tokenise(prompt) for prompt in PROMPTS]).detach()
     alone = [float(model([model.tokenise(prompt)]).detach()) for prompt in PROMPTS]
     assert together.tolist() == pytest.approx(alone, abs=1e-5)
-    assert model.score(PROMPTS) == [model.score([prompt])[0] for prompt in PROMPTS]
 
 
 def test_weights_survive_saving_in_the_stored_precision(tiny):
@@ -123,14 +83,6 @@ def test_an_adapter_of_another_shape_is_refused(tiny):
 def test_a_prompt_that_is_too_long_is_an_error_never_a_cut(tiny):
     with pytest.raises(RadllmError, match="tokens and the base model reads 1024"):
         classifier(tiny).score(["The 'Sphericity' feature is measured at 0.985." * 100])
-
-
-def test_smollm2_merged_and_unmerged_agree(smollm2):
-    model = classifier(smollm2, rank=16)
-    before = model.score(PROMPTS)
-    model.merge()
-    assert model.score(PROMPTS) == pytest.approx(before, abs=1e-4)
-    assert max(before) - min(before) > 1e-3
 
 
 def test_a_whole_model_learns_by_onednn_what_it_learns_by_peft(tiny, monkeypatch):

@@ -72,7 +72,7 @@ def test_it_ends_where_the_trainer_of_transformers_ends(tiny, tmp_path):
     prompts = fitted.writer.write(cohort)
     assert len(set(prompts)) < len(prompts)
     model = Usual(tiny, cohort, "US", tmp_path, options).train().model.eval()
-    classifier = fitted.classifier(tiny, options)
+    classifier = fitted.reader(tiny, options)
     with torch.no_grad():
         usual = [model(torch.tensor([classifier.tokenise(prompt)])).logits.item() for prompt in prompts]
     assert np.std(usual) > 0.1

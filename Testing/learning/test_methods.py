@@ -22,6 +22,8 @@ from radllm_backend import Features, Model
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.table import read_table
 from radllm_backend.language import base_models
+from radllm_backend.language.prompt import Readout
+from radllm_backend.language.reader import NumpyReader
 from radllm_backend.learning.methods import METHODS, bundled_methods
 from radllm_backend.learning.options import CrossValidation, TrainingOptions
 from radllm_backend.learning.study import Fold, Study
@@ -43,7 +45,12 @@ FILES = {
     "fusion-lora": {"adapter.safetensors", NUMBERS},
     "weighted": {NUMBERS},
     "frozen": {NUMBERS},
+    "frozen-averaged": {NUMBERS},
 }
+SHALLOW = {f"{method}-one-layer": method for method in ("fusion-lda", "fusion-svm", "weighted", "frozen")}
+"""Bundles that read fewer layers than the base model has."""
+EVERY_BUNDLE = {**{method: method for method in FILES}, **SHALLOW}
+"""By name, the method."""
 
 
 def quiet(what: str, done: float) -> None:
@@ -61,34 +68,72 @@ def bundles(
     folder = tmp_path_factory.mktemp("methods")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RADLLM_CACHE", str(folder / "cache"))
-        for method in bundled_methods():
-            train(phantom_table, tiny_base, folder / method, "--method", method, *OPTIONS)
-    return {method: folder / method for method in bundled_methods()}
+        for name, method in EVERY_BUNDLE.items():
+            more = ("--layers", "1") if name in SHALLOW else ()
+            train(phantom_table, tiny_base, folder / name, "--method", method, *OPTIONS, *more)
+    return {name: folder / name for name in EVERY_BUNDLE}
 
 
-@pytest.mark.parametrize("method", bundled_methods())
-def test_a_bundle_holds_what_its_method_needs_and_nothing_else(bundles, method):
-    assert {path.name for path in bundles[method].iterdir()} == {CARD, "README.md", NEIGHBOURS, *FILES[method]}
-    assert read_bundle(bundles[method]).card.parts() == sorted(FILES[method])
+def test_every_method_is_among_them():
+    assert list(FILES) == bundled_methods()
 
 
-@pytest.mark.parametrize("method", bundled_methods())
-def test_the_bundle_says_what_the_fitted_method_says(bundles, method, phantom_table, tiny_base, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", EVERY_BUNDLE)
+def test_a_bundle_holds_what_its_method_needs_and_nothing_else(bundles, name):
+    files = FILES[EVERY_BUNDLE[name]]
+    assert {path.name for path in bundles[name].iterdir()} == {CARD, "README.md", NEIGHBOURS, *files}
+    assert read_bundle(bundles[name]).card.parts() == sorted(files)
+
+
+@pytest.mark.parametrize("name", EVERY_BUNDLE)
+def test_the_bundle_says_what_the_fitted_method_says(bundles, name, phantom_table, tiny_base, tmp_path, monkeypatch):
     """Fitted once more, in memory, it judges three lesions as held-out ones; the bundle reads its numbers from disk."""
     monkeypatch.setenv("RADLLM_CACHE", str(tmp_path / "cache"))
     from radllm_backend.learning.build import _lesions
     from radllm_backend.learning.plan import LabelledTable, TrainingPlan
 
     labelled = LabelledTable.of(phantom_table, "label", "patient", None)
-    options = TrainingOptions(features=3, folds=0, epochs=1, rank=2, scale_free=True)
+    layers = 1 if name in SHALLOW else None
+    options = TrainingOptions(features=3, folds=0, epochs=1, rank=2, scale_free=True, layers=layers)
     base = base_models.locate(tiny_base)
     cohort = _lesions(TrainingPlan(labelled=labelled, base=base, options=options, output=tmp_path / "none"))
     study = Study(lesions=cohort, modality="US", base=base, options=options, work=tmp_path)
     everyone = np.arange(len(cohort))
     fold = Fold(study, 0, 0, (everyone, everyone[:3]))
-    expected = METHODS[method].learn(fold).scores
-    predictions = Model.load(bundles[method], tiny_base).predict_many(labelled.table.rows()[:3], explain=False)
+    expected = METHODS[EVERY_BUNDLE[name]].learn(fold).scores
+    predictions = Model.load(bundles[name], tiny_base).predict_many(labelled.table.rows()[:3], explain=False)
     assert [one.logit for one in predictions] == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", SHALLOW)
+def test_a_model_of_fewer_layers_says_so_and_has_no_others_in_memory(bundles, name, phantom_table, tiny_base):
+    assert read_bundle(bundles[name]).card.layers == 1
+    model = Model.load(bundles[name], tiny_base)
+    assert model.reader.depth == 2
+    with pytest.raises(RadllmError, match="1 layers of the base model are read here, and not 2"):
+        model.reader.embed(["text"], [Readout(2, "last")])
+    row = read_table(phantom_table).rows()[0]
+    shallow = NumpyReader(base_models.locate(tiny_base)).embed([model.read(row).prompt], [Readout(1, "last")])
+    assert np.array_equal(model.embed([row]), shallow[Readout(1, "last")])
+    assert len(model.predict(row).neighbours) > 0
+
+
+@pytest.mark.parametrize("method", ["lora", "fusion-lora"])
+def test_an_adapter_reads_all_layers(bundles, method, phantom_table, tiny_base, tmp_path):
+    assert read_bundle(bundles[method]).card.layers is None
+    words = ("--target", "label", "--group", "patient", "--base-model", tiny_base, "-o", tmp_path / "model")
+    finished = radllm("train", phantom_table, *words, "--method", method, "--layers", "1", *OPTIONS)
+    assert finished.code == 1
+    assert f"The method {method} trains an adapter of all layers: leave --layers out." in finished.error
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_layers_than_the_base_model_has_are_refused_before_anything_is_trained(phantom_table, tiny_base, tmp_path):
+    words = ("--target", "label", "--group", "patient", "--base-model", tiny_base, "-o", tmp_path / "model")
+    finished = radllm("train", phantom_table, *words, "--method", "fusion", "--layers", "3", *OPTIONS)
+    assert finished.code == 1
+    assert "The base model has 2 layers and 3 are to be read: ask for fewer." in finished.error
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("method", ["fusion", "fusion-svm", "fusion-forest", "weighted"])

@@ -104,7 +104,7 @@ def test_progress_only_goes_forward(everything, reports):
 
 def test_a_second_run_computes_nothing(everything, study, monkeypatch):
     monkeypatch.setattr(evaluation, "fit", lambda *_, **__: pytest.fail("trained again"))
-    monkeypatch.setattr(evaluation, "PromptReader", lambda *_, **__: pytest.fail("read again"))
+    monkeypatch.setattr(evaluation, "open_reader", lambda *_, **__: pytest.fail("read again"))
     assert evaluate_models(study, ENTERED, quiet) == everything
 
 
@@ -137,7 +137,7 @@ def read_study(read_once, tmp_path):
 def test_a_resumed_evaluation_reads_no_prompt_again(read_study, monkeypatch):
     own, said = read_study
     assert len(list(own.work.iterdir())) == own.division.folds  # both models read the same prompts
-    monkeypatch.setattr(evaluation, "PromptReader", lambda *_, **__: pytest.fail("read again"))
+    monkeypatch.setattr(evaluation, "open_reader", lambda *_, **__: pytest.fail("read again"))
     assert without_time(evaluate_models(own, READING, quiet)) == said
 
 

@@ -135,15 +135,13 @@ def test_the_nearest_training_lesion_of_a_training_lesion_is_itself(model, expla
 @pytest.mark.parametrize("style", ["findings", "numbers"])
 def test_the_reasons_of_eight_features_cost_at_most_twenty_predictions(smollm2, monkeypatch, style):
     """Counted in tokens; `python -m benchmarks.explanation_cost` measures it in time."""
-    import torch
-
     bundle = read_bundle("breast-us")
     own = Model(replace(bundle, card=bundle.card.model_copy(update={"style": style})))
     spent = []
 
-    def embed(prompts, progress=None):
+    def embed(prompts, readouts, progress=None):
         spent.append(own.reader.effort(prompts))
-        return {pooling: torch.zeros(len(prompts), 576) for pooling in ("last", "mean")}
+        return {readout: np.zeros((len(prompts), 576), dtype=np.float32) for readout in readouts}
 
     monkeypatch.setattr(own.reader, "embed", embed)
     assert own.explainer.baseline  # once a model

@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.language.prompt import Readout
 from radllm_backend.models.calibration import Calibration
 from radllm_backend.models.heads import (
     ESTIMATOR,
@@ -25,8 +26,8 @@ from radllm_backend.models.heads import (
     WeightedMean,
     head_file,
     log_odds,
-    pooling_of,
     read_head,
+    readout_of,
     side_by_side,
     weighted_mean,
 )
@@ -34,23 +35,24 @@ from radllm_backend.models.heads import (
 LESIONS, COLUMNS, HIDDEN = 40, 3, 5
 RANDOM = np.random.default_rng(0)
 DESIGN = RANDOM.normal(size=(LESIONS, COLUMNS))
-EMBEDDINGS = {pooling: RANDOM.normal(size=(LESIONS, HIDDEN)).astype(np.float32) for pooling in ("last", "mean")}
-LABELS = (DESIGN[:, 0] + EMBEDDINGS["mean"][:, 0] > 0).astype(int)
+LAST, MEAN = Readout(4, "last"), Readout(4, "mean")
+EMBEDDINGS = {readout: RANDOM.normal(size=(LESIONS, HIDDEN)).astype(np.float32) for readout in (LAST, MEAN)}
+LABELS = (DESIGN[:, 0] + EMBEDDINGS[MEAN][:, 0] > 0).astype(int)
 CALIBRATIONS = (Calibration(slope=0.5, intercept=-1.0, fitted_on=9), Calibration(slope=2.0, intercept=0.3, fitted_on=9))
 
 
-def linear(pooling="mean", seed=1) -> LinearHead:
+def linear(readout=MEAN, seed=1) -> LinearHead:
     random = np.random.default_rng(seed)
-    return LinearHead(pooling, random.normal(size=COLUMNS), random.normal(size=HIDDEN), float(random.normal()))
+    return LinearHead(readout, random.normal(size=COLUMNS), random.normal(size=HIDDEN), float(random.normal()))
 
 
 def mean_of_two(weight=0.3) -> WeightedMean:
-    return WeightedMean(weight, linear("last", 1), linear("last", 2), CALIBRATIONS)
+    return WeightedMean(weight, linear(LAST, 1), linear(LAST, 2), CALIBRATIONS)
 
 
 def with_estimator(classifier=LogisticRegression, **options) -> EstimatorHead:
     estimator = classifier(**options)
-    return EstimatorHead("logistic regression", "mean", estimator.fit(side_by_side(DESIGN, EMBEDDINGS["mean"]), LABELS))
+    return EstimatorHead("logistic regression", MEAN, estimator.fit(side_by_side(DESIGN, EMBEDDINGS[MEAN]), LABELS))
 
 
 HEADS = {"linear": linear, "weighted mean": mean_of_two, "estimator": with_estimator}
@@ -66,18 +68,18 @@ def kept(head, folder: Path) -> HeadReference:
 # --- what it says ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean"])
-def test_a_linear_head_is_a_weighted_sum_and_an_intercept(pooling):
-    head = linear(pooling)
-    for row, (features, hidden) in enumerate(zip(DESIGN, EMBEDDINGS[pooling].tolist(), strict=True)):
+@pytest.mark.parametrize("readout", [LAST, MEAN])
+def test_a_linear_head_is_a_weighted_sum_and_an_intercept(readout):
+    head = linear(readout)
+    for row, (features, hidden) in enumerate(zip(DESIGN, EMBEDDINGS[readout].tolist(), strict=True)):
         expected = math.fsum([*(features * head.features), *(hidden * head.embedding), head.intercept])
         assert head.logits(DESIGN, EMBEDDINGS)[row] == pytest.approx(expected, abs=1e-12)
 
 
 def test_half_precision_hidden_states_are_summed_in_double_precision():
-    head = LinearHead("last", np.zeros(0), np.ones(4096), 0.0)
+    head = LinearHead(LAST, np.zeros(0), np.ones(4096), 0.0)
     states = np.full((1, 4096), 0.1, np.float16)
-    assert head.logits(np.zeros((1, 0)), {"last": states})[0] == pytest.approx(4096 * float(np.float16(0.1)), abs=1e-9)
+    assert head.logits(np.zeros((1, 0)), {LAST: states})[0] == pytest.approx(4096 * float(np.float16(0.1)), abs=1e-9)
 
 
 def test_a_weighted_mean_mixes_the_two_calibrated_probabilities():
@@ -106,10 +108,10 @@ def test_a_mean_of_certainties_stays_finite_and_one_in_a_million_away_from_them(
 
 def test_an_estimator_reads_the_features_first_and_then_the_hidden_states():
     head = with_estimator()
-    both = side_by_side(DESIGN, EMBEDDINGS["mean"])
+    both = side_by_side(DESIGN, EMBEDDINGS[MEAN])
     assert both.dtype == np.float64
     assert np.array_equal(both[:, :COLUMNS], DESIGN)
-    assert np.array_equal(both[:, COLUMNS:], EMBEDDINGS["mean"])
+    assert np.array_equal(both[:, COLUMNS:], EMBEDDINGS[MEAN])
     assert head.logits(DESIGN, EMBEDDINGS) == pytest.approx(head.estimator.decision_function(both), abs=0)
 
 
@@ -161,15 +163,15 @@ def test_no_lesions_have_no_scores():
 def test_a_head_comes_back_as_it_was(kind, tmp_path):
     head = HEADS[kind]()
     reference = HeadReference.model_validate_json(kept(head, tmp_path).model_dump_json())
-    back = read_head(reference, tmp_path)
+    back = read_head(reference, tmp_path, 4)
     assert type(back) is type(head)
-    assert pooling_of(back) == pooling_of(head)
+    assert readout_of(back, 4) == readout_of(head, 4)
     assert np.array_equal(back.logits(DESIGN, EMBEDDINGS), head.logits(DESIGN, EMBEDDINGS))
     assert kept(back, tmp_path) == reference
 
 
 def test_the_card_says_what_the_file_holds():
-    assert head_file(linear("mean"))[0] == HeadReference(kind="linear", pooling="mean")
+    assert head_file(linear(MEAN))[0] == HeadReference(kind="linear", pooling="mean")
     assert head_file(mean_of_two(0.3))[0] == HeadReference(
         kind="weighted mean", pooling="last", weight=0.3, calibrations=CALIBRATIONS
     )
@@ -183,7 +185,7 @@ def test_the_file_of_each_kind():
 
 
 def test_numbers_are_kept_by_name_in_double_precision():
-    head = LinearHead("last", np.arange(3, dtype=np.float32), np.arange(10, dtype=np.float32)[::2], 2)
+    head = LinearHead(LAST, np.arange(3, dtype=np.float32), np.arange(10, dtype=np.float32)[::2], 2)
     tensors = load(head_file(head)[1])
     assert {name: (one.dtype, one.tolist()) for name, one in tensors.items()} == {
         "features": (np.float64, [0.0, 1.0, 2.0]),
@@ -196,10 +198,10 @@ def test_numbers_are_kept_by_name_in_double_precision():
 
 
 def test_the_hidden_state_that_a_head_reads():
-    assert pooling_of(None) == "last"
-    assert [pooling_of(linear(pooling)) for pooling in ("last", "mean")] == ["last", "mean"]
-    assert pooling_of(WeightedMean(0.5, linear("mean"), linear("last"), CALIBRATIONS)) == "mean"
-    assert pooling_of(with_estimator()) == "mean"
+    assert readout_of(None, 30) == Readout(30, "last")
+    assert [readout_of(linear(readout), 30) for readout in (LAST, MEAN)] == [LAST, MEAN]
+    assert readout_of(WeightedMean(0.5, linear(MEAN), linear(LAST), CALIBRATIONS), 30) == MEAN
+    assert readout_of(with_estimator(), 30) == MEAN
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.1])
@@ -213,7 +215,7 @@ def test_a_card_with_another_share_is_malformed(weight):
 
 def refusal(reference: HeadReference, folder: Path) -> str:
     with pytest.raises(RadllmError) as caught:
-        read_head(reference, folder)
+        read_head(reference, folder, 4)
     return str(caught.value)
 
 
@@ -252,5 +254,5 @@ def test_an_estimator_with_anything_but_known_classes_is_refused(tmp_path):
 
 def test_trees_are_known_classes(tmp_path):
     head = with_estimator(RandomForestClassifier, n_estimators=2, random_state=0)
-    back = read_head(kept(head, tmp_path), tmp_path)
+    back = read_head(kept(head, tmp_path), tmp_path, 4)
     assert np.array_equal(back.logits(DESIGN, EMBEDDINGS), head.logits(DESIGN, EMBEDDINGS))

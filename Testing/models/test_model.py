@@ -13,6 +13,7 @@ pytest.importorskip("radiomics")
 
 from radllm_backend import Features, Model, RadllmError
 from radllm_backend.features.table import read_table
+from radllm_backend.language.prompt import Readout
 from radllm_backend.models.shipped import shipped_models
 from Testing.support.command_line import succeed
 
@@ -106,11 +107,12 @@ def test_variants_are_scored_as_prompts_alone_are(model, rows):
     prompts = [model.read(row).prompt for row in rows]
     assert model.reader.score(prompts) == [model.reader.score([prompt])[0] for prompt in prompts]
     assert model.reader.effort(prompts) < sum(model.reader.effort([prompt]) for prompt in set(prompts))
-    together = model.reader.embed(prompts)
+    readouts = [Readout(layers, pooling) for layers in (1, 2) for pooling in ("last", "mean")]
+    together = model.reader.embed(prompts, readouts)
     for index, prompt in enumerate(prompts):
-        alone = model.reader.embed([prompt])
-        for pooling in ("last", "mean"):
-            assert np.array_equal(together[pooling][index], alone[pooling][0])
+        alone = model.reader.embed([prompt], readouts)
+        for readout in readouts:
+            assert np.array_equal(together[readout][index], alone[readout][0])
 
 
 def test_a_lesion_unlike_all_others_is_far_though_each_value_is_usual(model, rows):

@@ -252,20 +252,20 @@ def test_a_feature_value_with_both_values(prediction, lesion, model):
 def test_versions_alone_are_a_note_and_with_other_numbers_the_first_difference(
     prediction, lesion, model, repeat, tmp_path
 ):
-    older = edited(prediction, versions={**prediction.versions, "torch": "1.0"})
+    older = edited(prediction, versions={**prediction.versions, "tokenizers": "0.1"})
     found = verification.repeat(older, lesion, model)
     assert found.first is None
     (note,) = found.versions
-    assert (note.part, note.recorded) == ("the version of torch", "1.0")
-    assert first(edited(older, logit=prediction.logit + 1), lesion, model).startswith("the version of torch")
+    assert (note.part, note.recorded) == ("the version of tokenizers", "0.1")
+    assert first(edited(older, logit=prediction.logit + 1), lesion, model).startswith("the version of tokenizers")
     (tmp_path / "prediction.json").write_text(older.model_dump_json())
     finished = repeat(prediction=tmp_path / "prediction.json")
     assert finished.code == 0
-    assert "Note, although the numbers agree: the version of torch (recorded 1.0, now " in finished.output
+    assert "Note, although the numbers agree: the version of tokenizers (recorded 0.1, now " in finished.output
     measured = edited(
         prediction, extraction=prediction.extraction.model_copy(update={"versions": {"pyradiomics": "2.0"}})
     )
-    assert {"the version of pyradiomics", "the version of numpy"} <= {
+    assert {"the version of pyradiomics", "the version of SimpleITK"} <= {
         one.part for one in verification.repeat(measured, lesion, model).versions
     }
 

@@ -24,7 +24,7 @@ from radllm_backend.server.client import Client, RemoteModel, ServerError
 from Testing.support.servers import lesions
 from Testing.support.stand_ins import StandInServer
 
-VERSION = {"protocol": protocol.PROTOCOL, "oldest_protocol": protocol.PROTOCOL, "radllm": "0.1.0", "engine": "torch"}
+VERSION = {"protocol": protocol.PROTOCOL, "oldest_protocol": protocol.PROTOCOL, "radllm": "0.1.0", "engine": "radllm"}
 Answer = tuple[int, object] | tuple[int, object, dict[str, str]]
 
 

@@ -195,8 +195,8 @@ def test_stopped_while_it_loads(tiny_model, tiny_base, short_folder, tmp_path):
         assert time.monotonic() < until
         time.sleep(0.01)
     process.terminate()
-    output, _ = process.communicate(timeout=120)
-    assert (process.returncode, output) == (0, b"")
+    process.communicate(timeout=120)
+    assert process.returncode == 0
     assert not uds.exists()
     assert not token.exists()
 

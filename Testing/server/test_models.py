@@ -83,7 +83,8 @@ def test_a_model_that_was_changed_while_it_was_out_of_memory_is_not_loaded_again
 
 def test_the_weights_are_counted_before_they_are_loaded(tiny_model, tiny_base, fresh_cache):
     bundle = read_bundle(tiny_model)
-    from radllm_backend.language.base_models import load_backbone, locate
+    from radllm_backend.language.backbone import load_backbone
+    from radllm_backend.language.base_models import locate
 
     there = sum(4 * tensor.numel() for tensor in load_backbone(locate(tiny_base)).parameters())
     assert weights_in_memory(bundle, str(tiny_base)) == there

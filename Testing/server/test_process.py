@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
+pytest.importorskip("radllm")
 pytest.importorskip("uvicorn")
 from radllm_backend import Model
 from radllm_backend.server import protocol
@@ -46,7 +46,7 @@ def test_what_a_server_tells_about_itself(tiny_server, model):
     assert ask(tiny_server, "GET", "/health", headers={})[:2] == (200, {"status": "alive"})
     assert ask(tiny_server, "GET", "/ready")[:2] == (200, {"status": "ready"})
     status, version, _ = ask(tiny_server, "GET", "/version")
-    assert (status, version["protocol"], version["engine"]) == (200, protocol.PROTOCOL, "torch")
+    assert (status, version["protocol"], version["engine"]) == (200, protocol.PROTOCOL, "radllm")
     _, answer, _ = ask(tiny_server, "GET", "/models")
     (served,) = answer["models"]
     assert served["identity"] == model.identity.model_dump(mode="json")

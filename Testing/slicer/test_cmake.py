@@ -107,7 +107,7 @@ def test_every_file_of_the_module_is_listed_once(build: Path) -> None:
     scripts, resources = calls(build, "script"), calls(build, "resource")
     assert len({*scripts, *resources}) == len(scripts) + len(resources)
     assert {Path(name).suffix for name in scripts} == {".py"}
-    assert {Path(name).suffix for name in resources} == {".png", ".txt", ".ui"}
+    assert {Path(name).suffix for name in resources} == {".csv", ".png", ".txt", ".ui"}
 
 
 def test_every_test_is_registered(build: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-import tomllib
 import unittest
 from pathlib import Path
 from typing import Any
@@ -34,16 +34,7 @@ from Testing.slicer.module_scene import (
 from Testing.support.nodules import ball
 
 from RadiomicsLLMLib import SegmentedVolume
-from RadiomicsLLMLib.backend.Requirements import DICOM_PACKAGES, EXTRACTION_PACKAGES, MODEL_PACKAGES, REPORT_PACKAGES
 from RadiomicsLLMLib.results.Pictures import CALL_COLORS, NO_CALL_COLOR
-
-
-def test_the_packages_to_install_are_those_of_the_project() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    named = [EXTRACTION_PACKAGES, MODEL_PACKAGES, REPORT_PACKAGES, DICOM_PACKAGES]
-    requirements = {requirement for packages in named for requirement in packages.values()}
-    assert requirements <= {*project["dependencies"], *extras["llm"], *extras["dicom"]}
 
 
 def test_the_backend_needs_no_other_package_of_the_project() -> None:
@@ -172,20 +163,52 @@ def test_the_script_of_the_readme_runs(
     assert all(0 < float(probability) < 1 for _, probability in lines)
 
 
-def test_sample_lesions_are_registered_at_start_up_and_load(panel: Any) -> None:
-    from SampleData import SampleDataLogic
-
-    SampleDataLogic.sources.clear()
+def test_sample_lesions_are_registered_at_start_up_and_shown(panel: Any) -> None:
+    slicer.modules.sampleDataSources = {}
     slicer.app.startupCompleted.emit()
-    (source,) = SampleDataLogic.sources
-    assert source["category"] == "RadiomicsLLM"
-    assert Path(source["thumbnailFileName"]).is_file()
-    volume, segmentation = source["customDownloader"](None)
+    slicer.app.startupCompleted.emit()
+    assert slot_errors == []
+    ((category, (source,)),) = slicer.modules.sampleDataSources.items()
+    assert (category, source.sampleName) == ("RadiomicsLLM", "BreastUltrasoundPhantom")
+    assert Path(source.thumbnailFileName).is_file()
+    volume, segmentation = source.customDownloader(source)
     assert panel.ui.volumeSelector.currentNode() is volume
     assert panel.ui.segmentationSelector.currentNode() is segmentation
     lesion = SegmentedVolume(volume, segmentation).lesion("oval")
     assert (lesion.modality, lesion.spacing_known) == ("US", True)
     assert shown(panel) == []
+    views = slicer.app.layoutManager()
+    red = views.sliceWidget("Red")
+    assert red.mrmlSliceCompositeNode().GetBackgroundVolumeID() == volume.GetID()
+    field = np.array(red.mrmlSliceNode().GetFieldOfView()[:2])
+    bounds = np.zeros(6)
+    volume.GetRASBounds(bounds)
+    assert np.isclose(field / (bounds[1:4:2] - bounds[:4:2]), 1).any()  # it fills the view along one side
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"uris": None, "fileNames": None, "nodeNames": ["a"]}, TypeError),
+        ({"uris": "", "fileNames": "", "nodeNames": "a"}, None),
+        ({"uris": ["", ""], "fileNames": ["", ""], "nodeNames": ["a", "b"]}, None),
+        ({"uris": ["", ""], "fileNames": ["", ""]}, None),
+        ({"uris": ["", ""], "fileNames": ["", ""], "nodeNames": ["a"]}, ValueError),
+        ({"uris": ["", ""], "fileNames": [""], "nodeNames": ["a", "b"]}, ValueError),
+        ({"uris": ["", ""], "nodeNames": ["a", "b"]}, TypeError),
+        ({"uri": ""}, TypeError),
+    ],
+)
+def test_the_harness_takes_the_sample_data_that_slicer_takes(
+    given: dict[str, Any], error: type[Exception] | None
+) -> None:
+    from SampleData import SampleDataLogic
+
+    register = SampleDataLogic.registerCustomSampleDataSource
+    slicer.modules.sampleDataSources = {}
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        register(category="test", sampleName="a", customDownloader=print, **given)
+    assert len(slicer.modules.sampleDataSources.get("test", [])) == (error is None)
 
 
 def test_the_harness_notices_what_slicer_would_refuse(panel: Any) -> None:

@@ -52,8 +52,8 @@ def test_the_disabled_button_says_why(panel: Any, self_contained_model: Path, ba
     said.append(button.toolTip)
     assert not button.enabled
     assert said == [
-        "Choose the volume that shows the lesions.",
-        "Choose the segmentation that marks the lesions.",
+        "Load an image that shows the lesions, or click “Load sample”.",
+        "Draw the lesions: click “Segment Editor”.",
         "Draw a segment, or tick one.",
         "Choose the folder of your model.",
         "Choose your PyRadiomics parameter file.",
@@ -64,7 +64,7 @@ def test_the_disabled_button_says_why(panel: Any, self_contained_model: Path, ba
     segmentation.GetSegmentation().RemoveSegment("one")
     assert not button.enabled
     slicer.mrmlScene.Clear()
-    assert button.toolTip == "Choose the volume that shows the lesions."
+    assert button.toolTip == "Load an image that shows the lesions, or click “Load sample”."
 
 
 def test_visible_segments_are_ticked_and_any_may_be_chosen(one: Any) -> None:
@@ -80,6 +80,63 @@ def test_visible_segments_are_ticked_and_any_may_be_chosen(one: Any) -> None:
     assert [row[0] for row in shown(one)] == ["the oval"]
     one.ui.segmentsList.item(0).setCheckState(Qt.Unchecked)
     assert not one.ui.classifyButton.enabled
+
+
+def test_the_list_keeps_its_current_row_and_its_place(panel: Any) -> None:
+    volume = add_volume()
+    segmentation = add_segmentation(volume, {f"s{number}": MASKS["oval"] for number in range(12)})
+    segments, rows = segmentation.GetSegmentation(), panel.ui.segmentsList
+    rows.setCurrentRow(8)
+    rows.verticalScrollBar().setValue(rows.verticalScrollBar().maximum)
+    place = rows.verticalScrollBar().value
+    assert place > 0
+    for state in (Qt.Unchecked, Qt.Checked, Qt.Unchecked):
+        rows.item(8).setCheckState(state)
+        assert (rows.currentRow, rows.verticalScrollBar().value) == (8, place)
+    segments.GetSegment("s8").SetName("renamed")
+    segments.AddEmptySegment("last", "the last")
+    segmentation.GetDisplayNode().SetSegmentVisibility("s1", False)
+    assert (rows.item(8).text(), rows.currentRow, rows.verticalScrollBar().value) == ("renamed", 8, place)
+    assert panel.panel.segments.current() == [*(f"s{n}" for n in range(12) if n not in (1, 8)), "last"]
+    segments.RemoveSegment("s2")
+    segments.SetSegmentIndex("s5", 0)
+    names = [segments.GetSegment(segment).GetName() for segment in segments.GetSegmentIDs()]
+    segmentation.GetDisplayNode().SetSegmentVisibility("s3", False)
+    assert [rows.item(row).text() for row in range(rows.count)] == names
+    assert rows.currentItem().text() == "renamed"
+
+
+def test_another_node_counts_and_not_another_name(one: Any) -> None:
+    volume, other = add_volume(), add_volume()
+    segmentation = add_segmentation(volume)
+    one.ui.volumeSelector.setCurrentNode(volume)
+    classify(one)
+    for node in (volume, segmentation):
+        node.SetName("renamed")
+        assert len(shown(one)) == 2
+    volume.SetName(other.GetName())
+    one.ui.volumeSelector._box.blockSignals(True)  # as with Qt 6, for which the text is the same
+    one.ui.volumeSelector.setCurrentNode(other)
+    one.ui.volumeSelector._box.blockSignals(False)
+    one.ui.volumeSelector.nodeActivated.emit(other)
+    assert shown(one) == []
+
+
+def test_the_selector_of_the_harness_chooses_as_slicer_s(panel: Any) -> None:
+    selector, told = panel.ui.volumeSelector, []
+    selector.currentNodeChanged.connect(told.append)
+    first, second, third = add_volume(), add_volume(), add_volume()
+    assert selector.currentNode() is first
+    selector.setCurrentNode(third)
+    slicer.mrmlScene.RemoveNode(third)  # Qt decides what is chosen then
+    assert selector.currentNode() is told[-1]
+    assert told[-1] is not third
+    slicer.mrmlScene.RemoveNode(first)
+    selector.setCurrentNode(second)
+    assert selector.currentNode() is second
+    second.SetHideFromEditors(True)
+    assert (selector.currentNode(), told[-1], selector.nodeCount()) == (None, None, 0)
+    assert not panel.ui.classifyButton.enabled
 
 
 def test_results_go_when_they_no_longer_belong_to_what_is_chosen(one: Any) -> None:

@@ -226,7 +226,7 @@ def test_the_disabled_button_says_why(
         "The volume did not come from DICOM: load it with Slicer's module DICOM, and classify again.",
         "No DICOM database is open: open one in Slicer's module DICOM.",
         "No DICOM database is open: open one in Slicer's module DICOM.",
-        "Packages are missing: install highdicom>=0.27,<0.28 under “Set up”.",
+        "Writing DICOM needs Slicer 5.12 or newer, which brings highdicom.",
     ]
 
 

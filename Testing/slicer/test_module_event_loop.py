@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from Testing.slicer.module_scene import (
@@ -18,8 +19,12 @@ from Testing.slicer.module_scene import (
     choose_own_model,
     classify,
     longest_pause,
+    prepare,
+    probabilities,
     python,
+    slicer,
 )
+from Testing.support.nodules import ball
 
 pytestmark = pytest.mark.alone
 LONGEST = 0.1
@@ -39,11 +44,46 @@ def test_the_event_loop_is_never_blocked(panel: Any, self_contained_model: Path)
     assert min(pauses) < LONGEST, pauses
 
 
-def test_not_even_while_slicer_s_python_imports_pytorch_and_loads_the_language_model(
-    in_process: None, smollm2: object
-) -> None:
+CT, NODULES = (300, 512, 512), 10
+_OWN_SETTINGS = """
+imageType: {Original: {}, Square: {}}
+featureClass: {shape: [], firstorder: [], glcm: [], glrlm: [], glszm: [], gldm: [], ngtdm: []}
+setting: {binWidth: 25, normalize: true, normalizeScale: 100}
+"""
+"""As the preset for CT, with two things that need the whole image, and without resampling it for each nodule."""
+
+
+def add_ct() -> None:
+    """A CT of 157 MB with ten nodules in one labelmap, one of them at the border."""
+    voxels = np.random.default_rng(0).integers(-1000, 1500, CT, dtype=np.int16)
+    axes = np.diag([-0.7, -0.7, 1, 1])
+    slicer.util.addVolumeFromArray(voxels, axes, "ct")
+    labels, nodule = np.zeros(CT, np.uint8), ball((31, 31, 31), (15, 15, 15), 15)
+    for number in range(NODULES):
+        start = 25 * number, 40 * number, 50 * number
+        labels[tuple(slice(first, first + 31) for first in start)][nodule] = number + 1
+    labelmap = slicer.util.addVolumeFromArray(labels, axes, nodeClassName="vtkMRMLLabelMapVolumeNode")
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "nodules")
+    segmentation.CreateDefaultDisplayNodes()
+    assert slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(labelmap, segmentation)
+    slicer.mrmlScene.RemoveNode(labelmap)
+
+
+def test_a_ct_with_ten_nodules_does_not_block_it(panel: Any, volume_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(_OWN_SETTINGS, encoding="utf-8")
+    prepare(panel, volume_model, "CT")
+    panel.ui.settingsSelector.currentIndex = panel.ui.settingsSelector.findData("own")
+    panel.ui.settingsFileEdit.currentPath = str(tmp_path / "own.yaml")
+    add_ct()
+    pauses: list[float] = []
+    while len(pauses) < 3 and min(pauses, default=LONGEST) >= LONGEST:
+        pauses.append(longest_pause(panel))
+        assert len(probabilities()) == NODULES
+    assert min(pauses) < LONGEST, pauses
+
+
+def test_not_even_while_slicer_s_python_loads_the_language_model(in_process: None, smollm2: object) -> None:
     code = """
-        import sys
         from Testing.slicer.module_scene import RadiomicsLLM, add_segmentation, add_volume
         from Testing.slicer.module_scene import choose_backend, choose_modality
         from Testing.slicer.module_scene import longest_pause, open_module, probabilities
@@ -51,9 +91,7 @@ def test_not_even_while_slicer_s_python_imports_pytorch_and_loads_the_language_m
         choose_backend(panel, "process")
         choose_modality(panel, "US")
         add_segmentation(add_volume())
-        assert "torch" not in sys.modules
         pause = longest_pause(panel)
-        assert "torch" in sys.modules
         assert len(probabilities()) == 2
         print(pause)
     """

@@ -228,10 +228,10 @@ def test_a_mistake_of_ours_costs_one_segment_its_result_only(
 
     volume, measured = add_volume(), sys.modules[home.__module__]._measured
 
-    def fail_once(snapshot: Any, settings: Any) -> Any:
+    def fail_once(snapshot: Any, *given: Any) -> Any:
         if snapshot.segmentName == "the oval":
             raise ZeroDivisionError("a division")
-        return measured(snapshot, settings)
+        return measured(snapshot, *given)
 
     monkeypatch.setattr(sys.modules[home.__module__], "_measured", fail_once)
     results = one.logic.classify(volume, add_segmentation(volume), model=str(self_contained_model), backend="local")
@@ -272,7 +272,7 @@ def test_a_scene_that_closes_during_the_run_ends_it(one: Any) -> None:
     finish(one)
     assert tables() == []
     assert one.ui.statusLabel.text == "The scene was closed: nothing was classified."
-    assert one.ui.classifyButton.toolTip == "Choose the volume that shows the lesions."
+    assert one.ui.classifyButton.toolTip == "Load an image that shows the lesions, or click “Load sample”."
     add_segmentation(add_volume())
     classify(one)
     assert len(probabilities()) == 2

@@ -2,7 +2,7 @@
 
     python -m Testing.support.tiny_models FUNCTION PATH ...
 
-calls one of the three functions below, for a Python that has no torch itself.
+calls one of the four functions below, for a Python that has no torch itself.
 """
 
 from __future__ import annotations
@@ -61,7 +61,12 @@ def train_self_contained(table: Path, base: Path, output: Path) -> None:
     _train(table, base, output, "test", folds=0, epochs=1, validation=0.25)
 
 
-def _train(table: Path, base: Path, output: Path, origin: str, **options: object) -> None:
+def train_on_words(table: Path, base: Path, output: Path) -> None:
+    """As `train_self_contained`, of a table of descriptors alone, which says nothing of its images: mammograms."""
+    _train(table, base, output, "test", "MG", folds=0, epochs=1, validation=0.25)
+
+
+def _train(table: Path, base: Path, output: Path, origin: str, modality: str | None = None, **options: object) -> None:
     from radllm_backend.language import base_models
     from radllm_backend.learning.build import build_bundle
     from radllm_backend.learning.options import TrainingOptions
@@ -70,7 +75,7 @@ def _train(table: Path, base: Path, output: Path, origin: str, **options: object
 
     found = base_models.locate(base)
     plan = TrainingPlan(
-        labelled=LabelledTable.of(table, "label", "patient", None),
+        labelled=LabelledTable.of(table, "label", "patient", modality),
         base=dataclasses.replace(found, origin=origin or found.origin),
         options=TrainingOptions(features=4, rank=2, **options),
         output=output,

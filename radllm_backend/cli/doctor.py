@@ -14,13 +14,15 @@ from radllm_backend import __version__
 from radllm_backend.errors import RadllmError
 from radllm_backend.language.base_model_cache import cache_folder
 from radllm_backend.language.base_models import locate
+from radllm_backend.language.blas import cores
+from radllm_backend.language.reader import may_have_gpu
 from radllm_backend.models.bundle import read_bundle
 from radllm_backend.models.shipped import shipped_models
 
-_INSTALL_LLM = "pip install 'radllm-backend[llm]'"
+_INSTALL = "pip install radllm-backend"
 _INSTALL_TRAINING = "pip install 'radllm-backend[training]'"
 _INSTALL_BATCH = "pip install 'radllm-backend[batch]'"
-_NEEDED_BYTES = 2_000_000_000
+_NEEDED_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ def _packages() -> Iterator[Finding]:
         ("numpy", "pip install 'numpy>=2,<2.5'"),
         ("SimpleITK", "pip install SimpleITK"),
         ("radiomics", extraction),
-        ("torch", _INSTALL_LLM),
-        ("transformers", _INSTALL_LLM),
-        ("safetensors", _INSTALL_LLM),
+        ("gguf", _INSTALL),
+        ("safetensors", _INSTALL),
+        ("tokenizers", _INSTALL),
     ):
         found = find_spec(package) is not None
         names = distributions.get(package, [])
@@ -65,7 +67,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _training() -> Iterator[Finding]:
-    for package in ("lightgbm", "matplotlib", "peft", "skops"):
+    for package in ("lightgbm", "matplotlib", "peft", "skops", "torch", "transformers"):
         yield _optional(package, "to train, evaluate and compare models", "models cannot be trained", _INSTALL_TRAINING)
 
 
@@ -120,13 +122,14 @@ def _try(subject: str, check: Callable[[], str]) -> tuple[Finding, str]:
 
 
 def _processor() -> Finding:
-    if find_spec("torch") is None:
-        return Finding("processor", False, "unknown without torch", _INSTALL_LLM, False)
+    reading = f"CPU, up to {cores()} prompts read side by side"
+    if not may_have_gpu():
+        return Finding("processor", True, reading, required=False)
     import torch
 
     if torch.cuda.is_available():
         return Finding("processor", True, f"CUDA GPU: {torch.cuda.get_device_name()}", required=False)
-    return Finding("processor", True, f"CPU with {torch.get_num_threads()} threads; no CUDA GPU", required=False)
+    return Finding("processor", True, f"{reading}; PyTorch cannot use this computer's GPU", required=False)
 
 
 def _disk() -> Finding:

@@ -44,7 +44,7 @@ def offering(
 
 def _flag(name: str, field: FieldInfo, default: Any) -> inspect.Parameter:
     """``--learning-rate FLOAT``, or ``--scale-free`` alone for what is on or off; a word is a string."""
-    kind: Any = field.annotation if field.annotation in (bool, int, float) else str
+    kind: Any = field.annotation if field.annotation in (bool, int, float, int | None) else str
     words = [f"--{name.replace('_', '-')}"] if kind is bool else []
     option = typer.Option(*words, help=field.description)
     annotation = Annotated[kind, option]

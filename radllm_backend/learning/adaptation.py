@@ -372,7 +372,7 @@ def _language_scores(
     epochs = max(task.options.epochs, math.ceil(_FEWEST_STEPS * task.options.batch_size / len(task.labelled)))
     options = task.options.model_copy(update={"epochs": epochs})
     fitted = fit(task.labelled, task.modality, base, options, checkpoint, progress, epochs=epochs, start=start)
-    return np.array(fitted.classifier(base, options).score(fitted.writer.write(task.judges)))
+    return np.array(fitted.reader(base, options).score(fitted.writer.write(task.judges)))
 
 
 def _classical_scores(name: str, task: _Task, _checkpoint: Path, _progress: Progress) -> FloatArray:

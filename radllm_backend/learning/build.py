@@ -19,7 +19,6 @@ from radllm_backend.language import distributed
 from radllm_backend.learning.card import card_of, evaluation_of, inherited
 from radllm_backend.learning.compared_models import classical, of_method, same_features
 from radllm_backend.learning.fit import Start
-from radllm_backend.learning.learned import Learned
 from radllm_backend.learning.methods import METHODS, method_named
 from radllm_backend.learning.options import (
     DEFAULT_BASE,
@@ -35,7 +34,7 @@ from radllm_backend.learning.provenance import make_work_folder
 from radllm_backend.learning.scorecard import Outcome
 from radllm_backend.learning.study import Fold, Study, evaluate_models
 from radllm_backend.models.bundle import ADAPTER, Bundle, read_bundle, refuse_existing, write_bundle
-from radllm_backend.models.heads import pooling_of
+from radllm_backend.models.heads import readout_of
 from radllm_backend.models.model import Model
 from radllm_backend.models.readme import model_readme
 from radllm_backend.models.reference import NEIGHBOURS, Neighbourhood
@@ -157,6 +156,8 @@ def build_bundle(plan: TrainingPlan, progress: Progress) -> Bundle:
         refuse_existing(plan.output)  # before the hours rather than after them
     distributed.wait()
     method = method_named(plan.method)
+    if method.adapter and plan.options.layers:
+        raise RadllmError(f"The method {plan.method} trains an adapter of all layers: leave --layers out.")
     given = load_settings(plan.settings) if plan.settings else None
     modality = _modality(plan.labelled, given)
     lesions = _lesions(plan)
@@ -180,8 +181,11 @@ def build_bundle(plan: TrainingPlan, progress: Progress) -> Bundle:
     )
     learned = method.learn(final)
     judged = OutOfFold.pooled(outcomes, method.title, lesions) if outcomes else None
-    card, files = card_of(plan, settings, modality, lesions, final.writer, learned, judged)
-    files[NEIGHBOURS] = _neighbourhood(final, learned).file()
+    states, _ = final.enhanced(final.options) if learned.adapter else final.frozen(final.options)
+    depth = max(one.layers for one in states) if learned.adapter else final.reader.depth
+    card, files = card_of(plan, settings, modality, lesions, final.writer, learned, judged, depth)
+    # Where the model that reads the prompts puts the training lesions.
+    files[NEIGHBOURS] = Neighbourhood.fit(states, lesions.labels, readout_of(learned.head, depth)).file()
     card = card.model_copy(update={"evaluations": evaluations})
     distributed.wait()  # nobody reads or writes the work folder any more
     if distributed.is_main():
@@ -293,9 +297,3 @@ def _lesions(plan: TrainingPlan) -> Lesions:
             f"{plan.options.features} are wanted: fill in the table or ask for fewer."
         )
     return lesions.with_features(names)
-
-
-def _neighbourhood(final: Fold, learned: Learned) -> Neighbourhood:
-    """Where the model that reads the prompts puts the training lesions."""
-    states, _ = final.enhanced(final.options) if learned.adapter else final.frozen(final.options)
-    return Neighbourhood.fit(states, final.inside.labels, pooling_of(learned.head))

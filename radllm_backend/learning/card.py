@@ -41,7 +41,7 @@ from radllm_backend.models.bundle import (
 )
 from radllm_backend.models.calibration import Calibration
 from radllm_backend.models.conformal import ConformalReference
-from radllm_backend.models.heads import head_file
+from radllm_backend.models.heads import head_file, readout_of
 from radllm_backend.models.reference import ClassQuantiles, Spread
 from radllm_backend.records import Extraction, lesion_hash
 
@@ -54,13 +54,19 @@ def card_of(
     writer: PromptWriter,
     learned: Learned,
     judged: OutOfFold | None,
+    depth: int,
 ) -> tuple[ModelCard, dict[str, bytes]]:
-    """The card, and the files that it speaks of."""
+    """The card, and the files that it speaks of.
+
+    Args:
+        depth: how many layers the base model has.
+    """
     files: dict[str, bytes] = {}
     reference = None
     if learned.head:
         reference, content = head_file(learned.head)
         files[reference.file] = content
+    layers = readout_of(learned.head, depth).layers
     if learned.adapter:
         files[ADAPTER] = save(learned.adapter.weights)
     calibration, threshold = Calibration(), 0.5
@@ -73,6 +79,7 @@ def card_of(
         name=plan.output.name,
         modality=modality,
         base=BaseReference(name=plan.base.public_name, sha256=plan.base.sha256),
+        layers=layers if layers < depth else None,
         method=METHODS[plan.method].title,
         adapter=AdapterReference(rank=plan.options.rank, alpha=plan.options.alpha) if learned.adapter else None,
         head=reference,
@@ -205,4 +212,4 @@ def inherited(bundle: Bundle) -> dict[str, Any]:
     """The training options that a model which continues this one cannot choose (`options.INHERITED`)."""
     adapter = bundle.card.adapter
     shape = {"rank": adapter.rank, "alpha": adapter.alpha} if adapter else {}
-    return {"style": bundle.card.style, **shape}
+    return {"style": bundle.card.style, "layers": bundle.card.layers, **shape}

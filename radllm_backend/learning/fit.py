@@ -25,9 +25,11 @@ from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions, split_by_patient
 from radllm_backend.files import write_atomically
 from radllm_backend.language import distributed
+from radllm_backend.language.adapters import Adapter, AdapterShape
 from radllm_backend.language.base_models import BaseModelFolder
 from radllm_backend.language.prompt_writer import PromptWriter
-from radllm_backend.language.torch_reader import AdapterShape, LoraClassifier, best_device, stored_precision
+from radllm_backend.language.reader import PromptReader, open_reader
+from radllm_backend.language.torch_reader import LoraClassifier, best_device, stored_precision
 from radllm_backend.learning.classical import select_by_inner_folds
 from radllm_backend.learning.options import TrainingOptions
 from radllm_backend.records import Progress
@@ -55,12 +57,14 @@ class FittedModel:
     kept_epoch: int
     """After how many epochs the weights were kept."""
 
-    def classifier(self, base: BaseModelFolder, options: TrainingOptions) -> LoraClassifier:
-        """The language model with this adapter, merged as it is for prediction."""
-        classifier = LoraClassifier(base, AdapterShape(options.rank, options.alpha))
-        classifier.load_weights(self.weights)
-        classifier.merge()
-        return classifier.to(best_device())
+    def reader(self, base: BaseModelFolder, options: TrainingOptions) -> PromptReader:
+        """The language model with this adapter, as predictions read it."""
+        shape = AdapterShape(options.rank, options.alpha)
+        if base.four_bit:  # the adapter is kept beside such weights: the sum would be rounded to 4 bits anew
+            classifier = LoraClassifier(base, shape)
+            classifier.load_weights(self.weights)
+            return classifier.to(best_device())
+        return open_reader(base, Adapter({name: tensor.numpy() for name, tensor in self.weights.items()}, shape))
 
 
 @dataclass(frozen=True)

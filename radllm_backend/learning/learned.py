@@ -14,10 +14,11 @@ import numpy as np
 
 from radllm_backend.features.arrays import FloatArray
 from radllm_backend.features.cohort import Lesions, split_by_patient
+from radllm_backend.language.prompt import Readout
 from radllm_backend.learning.calibrating import fit_calibration, youden_threshold
 from radllm_backend.learning.classical import Chosen, choose, logistic_regression
 from radllm_backend.learning.fit import FittedModel
-from radllm_backend.learning.fusion import Concatenation, fit_concatenation, fit_weight
+from radllm_backend.learning.fusion import AS_THEY_ARE, COMPONENTS, Concatenation, fit_concatenation, fit_weight
 from radllm_backend.learning.options import TrainingOptions
 from radllm_backend.learning.study import Fold, Verdict
 from radllm_backend.models.calibration import Calibration
@@ -59,7 +60,7 @@ def lora(fold: Fold, change: dict[str, str] | None = None, shuffled: bool = Fals
     """
     options = fold.options.model_copy(update=change or {})
     fitted = fold.adapted(options)
-    classifier = fitted.classifier(fold.base, options)
+    classifier = fitted.reader(fold.base, options)
     writer = fitted.writer
     prompts = writer.write_shuffled(fold.outside, fold.seed) if shuffled else writer.write(fold.outside)
     apart = _kept_apart(fold, options)
@@ -73,16 +74,24 @@ def lora(fold: Fold, change: dict[str, str] | None = None, shuffled: bool = Fals
     )
 
 
-def frozen(fold: Fold, change: dict[str, str] | None = None, shuffled: bool = False) -> Learned:
-    """Logistic regression on the principal components of the frozen model's hidden states."""
+def frozen(
+    fold: Fold, change: dict[str, str] | None = None, shuffled: bool = False, kind: str = "logistic regression"
+) -> Learned:
+    """A linear classifier on the frozen model's hidden states, or on their principal components.
+
+    Args:
+        change: training options that differ from the fold's.
+        shuffled: the features of each held-out lesion come in an order of their own.
+        kind: a linear one of `classical.FUSIBLE`.
+    """
     options = fold.options.model_copy(update=change or {})
     inside, outside = fold.frozen(options)
     if shuffled:
         prompts = fold.writer.write_shuffled(fold.outside, fold.seed)
-        outside = {pooling: states.numpy() for pooling, states in fold.reader.embed(prompts).items()}
-    learned = _learned(fold, *_concatenation(fold, "logistic regression", inside, outside, with_features=False))
+        outside = fold.reader.embed(prompts, list(inside))
+    learned = _learned(fold, *_concatenation(fold, kind, inside, outside, with_features=False))
     features = fold.write_as(options).template.features if change else None
-    assert isinstance(learned.head, LinearHead)  # of a logistic regression
+    assert isinstance(learned.head, LinearHead)  # of a linear classifier
     return replace(learned, head=_reading_no_features(learned.head, fold.writer.columns), features=features)
 
 
@@ -114,7 +123,7 @@ def weighted(fold: Fold) -> Learned:
         fold.inside,
         weighted_mean(weight, first, second),
         head=WeightedMean(weight, *heads, (one, other)),
-        chosen={"weight of the language model": weight, "pooling": language.pooling},
+        chosen={"weight of the language model": weight, **language.readout._asdict()},
     )
 
 
@@ -124,7 +133,7 @@ def weighted_lora(fold: Fold) -> Learned:
     On all lesions nothing is kept apart, so no bundle holds it.
     """
     fitted = fold.adapted(fold.options)
-    classifier = fitted.classifier(fold.base, fold.options)
+    classifier = fitted.reader(fold.base, fold.options)
     training, validation = split_by_patient(fold.inside, fold.options.validation, fold.options.seed)
     apart = fold.inside.take(validation)
     pairs = (
@@ -147,10 +156,11 @@ def weighted_lora(fold: Fold) -> Learned:
 
 
 def head_only(fold: Fold) -> Learned:
-    """The paper's head on a model that was not fine-tuned: linear, on the last token."""
+    """The paper's head on a model that was not fine-tuned: linear, on the last token of the last layer that is read."""
     inside, outside = fold.frozen(fold.options)
     estimator, grid = logistic_regression()
-    last, others = (np.asarray(states["last"], dtype=np.float64) for states in (inside, outside))
+    readout = Readout(max(one.layers for one in inside), "last")
+    last, others = (np.asarray(states[readout], dtype=np.float64) for states in (inside, outside))
     labels, groups = fold.inside.labels, fold.inside.groups
     fitted = choose(estimator, grid, last, labels, groups, fold.inner_folds, fold.seed)
     scores = fitted.estimator.decision_function(others)
@@ -192,7 +202,7 @@ def _learned(
     adapter: FittedModel | None = None,
     more: Mapping[str, float | int | str] | None = None,
 ) -> Learned:
-    chosen = {"pooling": fitted.pooling, **_named(fitted.chosen.parameters), **(more or {})}
+    chosen = {**fitted.readout._asdict(), **_named(fitted.chosen.parameters), **(more or {})}
     return Learned(scores, fold.inside, fitted.chosen.scores, adapter, fitted.head(), chosen)
 
 
@@ -220,7 +230,7 @@ def _language_and_classical(language: LinearHead, classical: Chosen) -> tuple[Li
     return (
         _reading_no_features(language, len(coefficients)),
         LinearHead(
-            language.pooling,
+            language.readout,
             coefficients,
             np.zeros_like(language.embedding),
             float(classical.estimator.intercept_[0]),
@@ -239,5 +249,7 @@ def _named(parameters: Mapping[str, Any]) -> dict[str, float | int | str]:
         short = name.split("__")[-1]
         if isinstance(value, dict):  # a column transformer's weights: there is one
             short, value = "emphasis", next(iter(value.values()))
+        if short == COMPONENTS:
+            value = "all" if value == AS_THEY_ARE else value.n_components
         named[short] = value if isinstance(value, int | float) else str(value)
     return named

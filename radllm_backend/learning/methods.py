@@ -64,6 +64,13 @@ def _frozen(fold: Fold) -> Learned:
     return frozen(fold)
 
 
+def _frozen_ridge(fold: Fold) -> Learned:
+    from radllm_backend.learning.classical import RIDGE
+    from radllm_backend.learning.learned import frozen
+
+    return frozen(fold, kind=RIDGE)
+
+
 def _weighted(fold: Fold) -> Learned:
     from radllm_backend.learning.learned import weighted
 
@@ -108,6 +115,9 @@ METHODS = {
     "fusion-lora": TrainingMethod(f"{CONCATENATED}, LoRA", "fusion", _concatenated_lora, adapter=True),
     "weighted": TrainingMethod(WEIGHTED, "fusion", _weighted),
     "frozen": TrainingMethod(FROZEN, "frozen", _frozen),
+    "frozen-averaged": TrainingMethod(
+        "frozen language model, averaged ridge regression", "frozen", _frozen_ridge, averaged=True
+    ),
     "weighted-lora": TrainingMethod(f"{WEIGHTED}, LoRA head", "fusion", _weighted_lora, adapter=True, bundled=False),
 }
 """Every method by its name on the command line, in the order of the comparison."""

@@ -42,6 +42,12 @@ class TrainingOptions(Record):
     """Predictions keep the stored order."""
     scale_free: bool = Field(False, description="Only features without a unit of length.")
     """They do not depend on the pixel spacing, so that images without one can be classified."""
+    layers: int | None = Field(
+        None,
+        ge=1,
+        description="How many layers of a frozen base model are read; inner folds choose where it is not given.",
+    )
+    """A model with an adapter reads all of them, as in the paper."""
     epochs: int = Field(4, ge=1, description="At most so many passes.")
     patience: int = Field(2, ge=1, description="Epochs without a lower validation loss before stopping.")
     learning_rate: float = Field(5e-4, gt=0, description="Highest learning rate of AdamW.")
@@ -57,7 +63,7 @@ class TrainingOptions(Record):
     folds: int = Field(5, ge=0, description="Folds of the cross-validation in the card; 0 for none.")
 
 
-INHERITED = ("style", "rank", "alpha")
+INHERITED = ("style", "layers", "rank", "alpha")
 """The options that a model which continues another one has from that one."""
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.cohort import Lesions
 from radllm_backend.features.table import FeatureTable, modality_of, read_table
-from radllm_backend.language.base_models import BaseModelFolder, in_four_bits, locate
+from radllm_backend.language.backbone import in_four_bits
+from radllm_backend.language.base_models import BaseModelFolder, locate
 from radllm_backend.learning.options import DEFAULT_METHOD, CrossValidation, TrainingOptions
 
 if TYPE_CHECKING:

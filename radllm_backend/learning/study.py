@@ -14,23 +14,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.numpy import load_file, save
+from safetensors.torch import save as save_weights
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions, outer_folds, patients_by_class
 from radllm_backend.files import read_json, write_atomically
 from radllm_backend.language.base_models import BaseModelFolder
-from radllm_backend.language.prompt import Pooling
+from radllm_backend.language.prompt import Pooling, Readout
 from radllm_backend.language.prompt_writer import PromptWriter
-from radllm_backend.language.torch_reader import PromptReader, best_device
+from radllm_backend.language.reader import PromptReader, open_reader
+from radllm_backend.language.shape import LlamaShape
 from radllm_backend.learning.fit import FittedModel, Start, fit, fit_writer
+from radllm_backend.learning.fusion import DEPTHS, candidate_readouts
 from radllm_backend.learning.options import CrossValidation, Family, TrainingOptions
 from radllm_backend.learning.plan import EvaluationPlan, LabelledTable, Plan
 from radllm_backend.learning.provenance import hardware, make_work_folder, versions_used
@@ -54,6 +56,12 @@ class Study(Plan):
     """(training rows, test rows) of a locked split, instead of folds."""
     start: Start | None = None
     """The adapter that every training continues from."""
+
+    def __post_init__(self) -> None:
+        """RadllmError where more layers are to be read than there are: before the hours rather than after them."""
+        if self.base and self.options.layers:
+            shape = LlamaShape.of(read_json(self.base.folder / "config.json"), self.base.folder.name)
+            candidate_readouts(shape.layers, self.options.layers)
 
     def dealt(self, seed: int) -> Lesions:
         """The lesions with the labels that they have with a seed."""
@@ -103,7 +111,7 @@ class Fold:
         lesions = study.dealt(seed)
         self.inside, self.outside = (lesions.take(part) for part in rows)
         self.options = study.options.model_copy(update={"seed": seed})
-        self._embeddings: dict[str, dict[Pooling, NDArray[np.float32]]] = {}
+        self._embeddings: dict[str, dict[Readout, NDArray[np.float32]]] = {}
         self._adapted: dict[str, FittedModel] = {}
 
     @property
@@ -115,7 +123,7 @@ class Fold:
     @cached_property
     def reader(self) -> PromptReader:
         """The base model as it is, nothing trained."""
-        return PromptReader(self.base).to(best_device())
+        return open_reader(self.base)
 
     @cached_property
     def writer(self) -> PromptWriter:
@@ -131,8 +139,12 @@ class Fold:
         return fit_writer(self.inside, self.study.modality, options, self.study.start)
 
     def frozen(self, options: TrainingOptions) -> tuple[HiddenStates, HiddenStates]:
-        """Hidden states of the frozen model, of training and held-out lesions."""
-        return self._read("frozen", self.write_as(options), lambda: self.reader)
+        """Hidden states of the frozen model, of training and held-out lesions, for every readout to choose from."""
+
+        def read(texts: list[str]) -> dict[Readout, NDArray[np.float32]]:
+            return self.reader.embed(texts, candidate_readouts(self.reader.depth, options.layers))
+
+        return self._read([options.layers or DEPTHS], self.write_as(options), read)
 
     def adapted(self, options: TrainingOptions) -> FittedModel:
         """The LoRA model trained on this fold."""
@@ -153,38 +165,49 @@ class Fold:
         return self._adapted[key]
 
     def enhanced(self, options: TrainingOptions) -> tuple[HiddenStates, HiddenStates]:
-        """Hidden states of the LoRA model, of training and held-out lesions."""
+        """Hidden states of the LoRA model, of training and held-out lesions, after all its layers."""
         fitted = self.adapted(options)
-        adapter = hashlib.sha256(save(fitted.weights)).hexdigest()
-        return self._read(adapter, fitted.writer, lambda: fitted.classifier(self.base, options))
+
+        def read(texts: list[str]) -> dict[Readout, NDArray[np.float32]]:
+            reader = fitted.reader(self.base, options)
+            return reader.embed(texts, [Readout(reader.depth, pooling) for pooling in get_args(Pooling)])
+
+        return self._read([hashlib.sha256(save_weights(fitted.weights)).hexdigest()], fitted.writer, read)
 
     def _read(
-        self, adapter: str, writer: PromptWriter, reader: Callable[[], PromptReader]
+        self,
+        by: Sequence[object],
+        writer: PromptWriter,
+        read: Callable[[list[str]], dict[Readout, NDArray[np.float32]]],
     ) -> tuple[HiddenStates, HiddenStates]:
         """Reading takes minutes on a CPU: the states are kept under a name that says all they depend on."""
         inside, outside = writer.write(self.inside), writer.write(self.outside)
         texts = sorted({*inside, *outside})
-        name = hashlib.sha256(json.dumps([self.base.identity, adapter, texts]).encode()).hexdigest()
+        name = hashlib.sha256(json.dumps([self.base.identity, *by, texts]).encode()).hexdigest()
         if name not in self._embeddings:
             self._embeddings[name] = _kept_states(
-                self.study.work / f"states-{name[:16]}.safetensors", lambda: reader().embed(texts)
+                self.study.work / f"states-{name[:16]}.safetensors", lambda: read(texts)
             )
         where = {text: index for index, text in enumerate(texts)}
         first, second = (
-            {pooling: rows[[where[text] for text in part]] for pooling, rows in self._embeddings[name].items()}
+            {readout: rows[[where[text] for text in part]] for readout, rows in self._embeddings[name].items()}
             for part in (inside, outside)
         )
         return first, second
 
 
-def _kept_states(path: Path, read: Callable[[], dict[Pooling, torch.Tensor]]) -> dict[Pooling, NDArray[np.float32]]:
-    """Hidden states by pooling from a file, or read now and written there; a damaged file is written anew."""
+def _kept_states(
+    path: Path, read: Callable[[], dict[Readout, NDArray[np.float32]]]
+) -> dict[Readout, NDArray[np.float32]]:
+    """Hidden states from a file, or read now and written there; a damaged file is written anew."""
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError):
-        tensors = {str(pooling): states for pooling, states in read().items()}
+        # The library writes memory as it lies.
+        tensors = {f"{one.pooling} {one.layers}": np.ascontiguousarray(states) for one, states in read().items()}
         write_atomically(path, save(tensors))
-    return {pooling: tensors[pooling].numpy() for pooling in get_args(Pooling)}
+    named = [(name, *name.split()) for name in sorted(tensors)]
+    return {Readout(int(layers), cast(Pooling, pooling)): tensors[name] for name, pooling, layers in named}
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,10 @@ from radllm_backend.models.reference import NEIGHBOURS, ClassQuantiles, Spread
 from radllm_backend.models.shipped import CARD, SHIPPED, shipped_models
 from radllm_backend.records import SHA256, CalibrationBin, Estimate, Record
 
-BUNDLE_VERSION: Final = 3
-READABLE_VERSIONS = (1, 2, BUNDLE_VERSION)
+BUNDLE_VERSION: Final = 4
+READABLE_VERSIONS = (1, 2, 3, BUNDLE_VERSION)
 """Version 1 was always a LoRA head that reads features, without a conformal reference; version 2 keeps nothing of its
-training lesions but quantiles of each feature."""
+training lesions but quantiles of each feature; up to version 3 every model reads all layers of its base model."""
 ADAPTER = "adapter.safetensors"
 
 _SUFFIXES = {".json", ".safetensors", ".skops", ".csv", ".md"}
@@ -161,10 +161,12 @@ class TrainingSummary(Record):
 class ModelCard(Record):
     """The content of ``model.json``."""
 
-    schema_version: Literal[1, 2, 3] = BUNDLE_VERSION
+    schema_version: Literal[1, 2, 3, 4] = BUNDLE_VERSION
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     modality: Literal["MG", "US", "CT", "MR"]
     base: BaseReference
+    layers: int | None = Field(None, ge=1)
+    """How many of the base model's layers are read, from the first on; None for all of them."""
     method: str = Field("LoRA head", max_length=80)
     """What turns prompts into a score, in words."""
     adapter: AdapterReference | None
@@ -199,6 +201,8 @@ class ModelCard(Record):
     def _is_complete(self) -> Self:
         if self.adapter is None and self.head is None:
             raise ValueError("neither an adapter nor a head")
+        if self.adapter is not None and self.layers is not None:
+            raise ValueError("an adapter, which belongs to all layers, and fewer layers")
         if bool(self.features) != (self.settings is not None and self.settings_name is not None):
             raise ValueError("features without their extraction settings, or settings without features")
         return self

@@ -6,11 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from radllm_backend.errors import RadllmError
 from radllm_backend.files import read_json, whole_folder
+from radllm_backend.language.adapters import Adapter, AdapterShape
 from radllm_backend.language.base_models import BaseModelFolder, locate
-from radllm_backend.models.bundle import Bundle, ModelCard, refuse_existing
-from radllm_backend.models.model import Model
+from radllm_backend.language.llama import merged_weights
+from radllm_backend.models.bundle import ADAPTER, Bundle, ModelCard, refuse_existing
 
 LABELS = ("benign", "malignant")
 
@@ -50,7 +53,7 @@ def export(bundle: Bundle, folder: Path, base: str | Path | None = None) -> str:
     found = locate(base if base is not None else bundle.card.base.name)
     try:
         with whole_folder(folder) as partial:
-            _write_weights(Model(bundle, base), partial)
+            _write_weights(bundle, found, partial)
             _write_config(found, partial)
             for path in found.folder.glob("tokenizer*.json"):
                 shutil.copyfile(path, partial / path.name)
@@ -61,16 +64,16 @@ def export(bundle: Bundle, folder: Path, base: str | Path | None = None) -> str:
     return export_name(bundle.card, bundle.sha256)
 
 
-def _write_weights(model: Model, folder: Path) -> None:
-    import torch
-    from safetensors.torch import save_file
+def _write_weights(bundle: Bundle, base: BaseModelFolder, folder: Path) -> None:
+    from safetensors.numpy import load_file, save_file
 
-    reader = model.reader
-    weights = {f"model.{name}": tensor for name, tensor in reader.backbone.state_dict().items()}
-    malignant = reader.head.weight.detach()
-    weights["score.weight"] = torch.cat([torch.zeros_like(malignant), malignant])
-    contiguous = {name: tensor.float().cpu().contiguous().clone() for name, tensor in weights.items()}
-    save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
+    adapter_card = bundle.card.adapter
+    assert adapter_card is not None  # of a model with a LoRA head
+    adapter = Adapter(load_file(bundle.folder / ADAPTER), AdapterShape(adapter_card.rank, adapter_card.alpha))
+    weights = merged_weights(base, adapter)
+    malignant, _ = adapter.head
+    score = np.stack([np.zeros_like(malignant), malignant])
+    save_file({**weights, "score.weight": score}, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _write_config(base: BaseModelFolder, folder: Path) -> None:

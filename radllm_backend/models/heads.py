@@ -14,12 +14,12 @@ from pydantic import Field
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.arrays import FloatArray
-from radllm_backend.language.prompt import Pooling
+from radllm_backend.language.prompt import Pooling, Readout
 from radllm_backend.models.calibration import Calibration
 from radllm_backend.records import Record
 
-HiddenStates = Mapping[Pooling, NDArray[Any]]
-"""By pooling: [lesions × hidden size]."""
+HiddenStates = Mapping[Readout, NDArray[Any]]
+"""By where they are read: [lesions × hidden size]."""
 
 NUMBERS = "fusion.safetensors"
 """Coefficients of a linear head or of a weighted mean."""
@@ -39,7 +39,7 @@ _SURE = 1e-3  # a vote of all trees or neighbours is not certainty
 class LinearHead:
     """Log-odds as a weighted sum of the standardised features, the indicators of descriptors and the hidden states."""
 
-    pooling: Pooling
+    readout: Readout
     features: FloatArray
     """Log-odds per unit of each column of the design."""
     embedding: FloatArray
@@ -48,7 +48,7 @@ class LinearHead:
 
     def logits(self, design: FloatArray, embeddings: HiddenStates) -> FloatArray:
         """Log-odds [lesions] from the design [lesions × columns] and the hidden states."""
-        hidden = np.asarray(embeddings[self.pooling], dtype=np.float64)
+        hidden = np.asarray(embeddings[self.readout], dtype=np.float64)
         return design @ self.features + hidden @ self.embedding + self.intercept
 
 
@@ -78,26 +78,33 @@ class EstimatorHead:
 
     kind: str
     """Name of the classifier (`classical.FUSIBLE`)."""
-    pooling: Pooling
+    readout: Readout
     estimator: Any
 
     def logits(self, design: FloatArray, embeddings: HiddenStates) -> FloatArray:
         """Log-odds-like score [lesions] from the design [lesions × columns] and the hidden states."""
-        return log_odds(self.estimator, side_by_side(design, embeddings[self.pooling]))
+        return log_odds(self.estimator, side_by_side(design, embeddings[self.readout]))
 
 
 Head = LinearHead | WeightedMean | EstimatorHead
 
 
-def pooling_of(head: Head | None) -> Pooling:
-    """Which hidden state a head reads; the adapter's own linear head reads the last token's."""
+def readout_of(head: Head | None, depth: int) -> Readout:
+    """Which hidden state a head reads; the adapter's own linear head reads the last token's of all layers.
+
+    Args:
+        depth: how many layers the base model has.
+    """
     if head is None:
-        return "last"
-    return head.language.pooling if isinstance(head, WeightedMean) else head.pooling
+        return Readout(depth, "last")
+    return head.language.readout if isinstance(head, WeightedMean) else head.readout
 
 
 class HeadReference(Record):
-    """The part of a head that stands in the model card; its numbers lie in a file beside it."""
+    """The part of a head that stands in the model card; its numbers lie in a file beside it.
+
+    How many layers are read stands in the card itself.
+    """
 
     kind: str = Field(pattern=r"^[A-Za-z ]{1,40}$")
     """``linear``, ``weighted mean``, or the name of a classifier."""
@@ -141,28 +148,31 @@ def head_file(head: Head) -> tuple[HeadReference, bytes]:
     if isinstance(head, EstimatorHead):
         import skops.io
 
-        return HeadReference(kind=head.kind, pooling=head.pooling), skops.io.dumps(head.estimator)
+        return HeadReference(kind=head.kind, pooling=head.readout.pooling), skops.io.dumps(head.estimator)
     from safetensors.numpy import save
 
     if isinstance(head, LinearHead):
-        return HeadReference(kind=_LINEAR, pooling=head.pooling), save(_tensors(head, ""))
+        return HeadReference(kind=_LINEAR, pooling=head.readout.pooling), save(_tensors(head, ""))
     reference = HeadReference(
-        kind=_WEIGHTED, pooling=head.language.pooling, weight=head.weight, calibrations=head.calibrations
+        kind=_WEIGHTED, pooling=head.language.readout.pooling, weight=head.weight, calibrations=head.calibrations
     )
     return reference, save({**_tensors(head.language, "language."), **_tensors(head.classical, "classical.")})
 
 
-def read_head(reference: HeadReference, folder: Path) -> Head:
+def read_head(reference: HeadReference, folder: Path, layers: int) -> Head:
     """The head whose file lies in the folder of a bundle.
+
+    Args:
+        layers: how many of the base model's layers its hidden states are read from.
 
     Raises:
         RadllmError: the file does not fit the card, or holds anything but numbers and the classifiers it may hold.
     """
-    path = folder / reference.file
+    path, readout = folder / reference.file, Readout(layers, reference.pooling)
     try:
         if reference.file == ESTIMATOR:
-            return EstimatorHead(reference.kind, reference.pooling, _read_estimator(path))
-        return _read_numbers(reference, path)
+            return EstimatorHead(reference.kind, readout, _read_estimator(path))
+        return _read_numbers(reference, path, readout)
     except (KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise RadllmError(f"The file {path.name} does not fit its model card: get the model anew.") from error
 
@@ -175,14 +185,14 @@ def _tensors(head: LinearHead, prefix: str) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _read_numbers(reference: HeadReference, path: Path) -> LinearHead | WeightedMean:
+def _read_numbers(reference: HeadReference, path: Path, readout: Readout) -> LinearHead | WeightedMean:
     from safetensors.numpy import load_file
 
     tensors = load_file(path)
 
     def linear(prefix: str) -> LinearHead:
         features, embedding, intercept = (tensors[prefix + name] for name in ("features", "embedding", "intercept"))
-        return LinearHead(reference.pooling, features, embedding, float(intercept[0]))
+        return LinearHead(readout, features, embedding, float(intercept[0]))
 
     if reference.kind == _LINEAR:
         return linear("")

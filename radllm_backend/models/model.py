@@ -18,13 +18,13 @@ from radllm_backend.features.descriptors import canonical, descriptor_name, indi
 from radllm_backend.features.extraction import Settings
 from radllm_backend.features.names import display_name
 from radllm_backend.language.base_models import locate
-from radllm_backend.language.prompt import Pooling
+from radllm_backend.language.prompt import Pooling, Readout
 from radllm_backend.models.bundle import ADAPTER, Bundle, FeatureSummary, ModelCard, read_bundle
 from radllm_backend.models.cautions import FAR, about_distance, about_uncertainty, find_cautions
 from radllm_backend.models.conformal import DEFAULT_CONFIDENCE, band, check_confidence
 from radllm_backend.models.explainer import Explainer, LesionReading
 from radllm_backend.models.explanation import Variants
-from radllm_backend.models.heads import Head, HiddenStates, read_head
+from radllm_backend.models.heads import Head, HiddenStates, read_head, readout_of
 from radllm_backend.models.prediction import (
     Band,
     Caution,
@@ -39,9 +39,9 @@ from radllm_backend.models.reference import Neighbourhood
 from radllm_backend.records import Features, Progress
 
 if TYPE_CHECKING:
-    from radllm_backend.language.torch_reader import PromptReader
+    from radllm_backend.language.reader import PromptReader
 
-_VERSIONED = ("torch", "transformers")
+_VERSIONED = ("numpy", "tokenizers")
 
 
 class Model:
@@ -128,13 +128,16 @@ class Model:
         ]
 
     def embed(self, lesions: Sequence[Features], pooling: Pooling = "last") -> NDArray[np.float32]:
-        """The enhanced features: the language model's last layer, [lesions × hidden size]; frozen without an adapter.
+        """The enhanced features: the last layer that the model reads, [lesions × hidden size].
+
+        Without an adapter they are those of the frozen base model.
 
         Args:
             pooling: the last token's hidden state, or the mean of all tokens'.
         """
         prompts = [self.read(features).prompt for features in lesions]
-        return np.asarray(self.reader.embed(prompts)[pooling].numpy(), dtype=np.float32)
+        readout = Readout(self._layers, pooling)
+        return self.reader.embed(prompts, [readout])[readout]
 
     def require(self, names: Sequence[str], where: str) -> None:
         """RadllmError where a table or a feature set lacks one of the model's features."""
@@ -158,9 +161,8 @@ class Model:
     @cached_property
     def reader(self) -> PromptReader:
         """The language model with the adapter added in; RadllmError where the base model is not there."""
-        from safetensors.torch import load_file
-
-        from radllm_backend.language.torch_reader import AdapterShape, PromptReader, best_device
+        from radllm_backend.language.adapters import Adapter, AdapterShape
+        from radllm_backend.language.reader import open_reader
 
         reference, adapter = self.card.base, self.card.adapter
         base = locate(self._base if self._base is not None else reference.name)
@@ -169,10 +171,17 @@ class Model:
                 f"The base model {base.name} is not the one the model {self.name} was trained on "
                 f"({reference.name}, {reference.sha256[:12]}): pull or give that one."
             )
-        reader = PromptReader(base)
+        trained = None
         if adapter:
-            reader.absorb(load_file(self.folder / ADAPTER), AdapterShape(adapter.rank, adapter.alpha))
-        return reader.to(best_device())
+            from safetensors.numpy import load_file
+
+            trained = Adapter(load_file(self.folder / ADAPTER), AdapterShape(adapter.rank, adapter.alpha))
+        return open_reader(base, trained, self.card.layers)
+
+    @property
+    def _layers(self) -> int:
+        """How many of the base model's layers it reads."""
+        return self.card.layers or self.reader.depth
 
     @cached_property
     def explainer(self) -> Explainer:
@@ -182,7 +191,7 @@ class Model:
     @cached_property
     def neighbourhood(self) -> Neighbourhood | None:
         """The training lesions as the model reads them; None where the bundle keeps none."""
-        return Neighbourhood.read(self.folder) if self.card.knows_neighbours else None
+        return Neighbourhood.read(self.folder, self._readout) if self.card.knows_neighbours else None
 
     def read(self, features: Features) -> LesionReading:
         """A lesion as the model reads it.
@@ -203,7 +212,12 @@ class Model:
 
     @cached_property
     def _head(self) -> Head | None:
-        return read_head(self.card.head, self.folder) if self.card.head else None
+        return read_head(self.card.head, self.folder, self._layers) if self.card.head else None
+
+    @property
+    def _readout(self) -> Readout:
+        """Which hidden state its head and its neighbours are made of."""
+        return readout_of(self._head, self._layers)
 
     def _logits(
         self, readings: Sequence[LesionReading], progress: Progress | None = None
@@ -213,7 +227,9 @@ class Model:
         A lesion's score does not depend on which others are scored with it.
         """
         prompts = [reading.prompt for reading in readings]
-        if self._head is None or not prompts:
+        if not prompts:
+            return [], None
+        if self._head is None:
             return self.reader.score(prompts, progress), None
         hidden = self._hidden(prompts, progress)
         logits = [
@@ -222,9 +238,8 @@ class Model:
         ]
         return logits, hidden
 
-    def _hidden(self, prompts: Sequence[str], progress: Progress | None = None) -> dict[Pooling, NDArray[np.float32]]:
-        states = self.reader.embed(prompts, progress)
-        return {pooling: states[pooling].numpy() for pooling in states}
+    def _hidden(self, prompts: Sequence[str], progress: Progress | None = None) -> HiddenStates:
+        return self.reader.embed(prompts, [self._readout], progress)
 
     def _design(self, reading: LesionReading) -> NDArray[np.float64]:
         """What the prompt says as numbers, [1 × columns], as `PromptWriter.design` has it."""
@@ -335,7 +350,7 @@ class Model:
 
 def _row(hidden: HiddenStates, index: int) -> HiddenStates:
     """The hidden states of one lesion, [1 × hidden size]."""
-    return {pooling: rows[[index]] for pooling, rows in hidden.items()}
+    return {readout: rows[[index]] for readout, rows in hidden.items()}
 
 
 @cache

@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from radllm_backend.features.descriptors import descriptor_name
 from radllm_backend.features.names import display_name
+from radllm_backend.models.base_in_words import base_in_words, layers_in_words
 from radllm_backend.models.bundle import EvaluationSummary, ModelCard
 from radllm_backend.models.cautions import rules
 from radllm_backend.models.conformal import DEFAULT_CONFIDENCE, band
@@ -56,19 +57,22 @@ def _reads(card: ModelCard) -> str:
 
 def _how(card: ModelCard) -> str:
     """The way from the prompt to the score, in two sentences at most."""
-    base, adapter = card.base.name, card.adapter
-    model = f"`{base}` with a LoRA adapter (rank {adapter.rank}, all linear layers)" if adapter else f"Frozen `{base}`"
+    base, adapter = base_in_words(card.base.name, layers_in_words(card.layers)), card.adapter
+    model = f"{base} with a LoRA adapter (rank {adapter.rank}, all linear layers)" if adapter else f"Frozen {base}"
     if card.head is None:
         return f"{model}, and a linear head on the last token."
     pooling = "mean of all tokens" if card.head.pooling == "mean" else "last token"
+    state = f"the hidden state after the last layer that is read ({pooling})"
     if card.head.kind == "weighted mean":
         return (
-            f"{model} reads the prompt; logistic regression on its last layer's hidden state ({pooling}) and logistic "
-            f"regression on the same features each give a probability, and the language model's counts "
-            f"{card.head.weight:.0%} in their mean."
+            f"{model} reads the prompt; logistic regression on {state} and logistic regression on the same features "
+            f"each give a probability, and the language model's counts {card.head.weight:.0%} in their mean."
         )
     kind = "linear classifier" if card.head.kind == "linear" else card.head.kind
-    return f"{model} reads the prompt; its last layer's hidden state ({pooling}) and the features go into a {kind}."
+    # Registered under what they are called in tables; those of the family "frozen" see nothing but hidden states.
+    beside = "" if card.method.startswith("frozen language model") else " and the features"
+    go = "go" if beside else "goes"
+    return f"{model} reads the prompt; {state}{beside} {go} into a {kind}."
 
 
 def _verdict(evaluation: EvaluationSummary) -> str:

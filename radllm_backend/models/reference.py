@@ -12,7 +12,7 @@ from pydantic import Field
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.arrays import FloatArray
-from radllm_backend.language.prompt import Pooling
+from radllm_backend.language.prompt import Readout
 from radllm_backend.models.heads import HiddenStates
 from radllm_backend.models.prediction import Neighbour, Typicality
 from radllm_backend.records import Record
@@ -82,7 +82,7 @@ def _mahalanobis(standardised: FloatArray, precision: FloatArray) -> FloatArray:
 class Neighbourhood:
     """The training lesions as the language model reads them."""
 
-    pooling: Pooling
+    readout: Readout
     mean: NDArray[np.float32]
     """Of the hidden states, [hidden size]."""
     components: NDArray[np.float32]
@@ -95,14 +95,15 @@ class Neighbourhood:
     """Median distance of a training lesion from its nearest neighbour."""
 
     @classmethod
-    def fit(cls, states: HiddenStates, labels: NDArray[np.int_], pooling: Pooling) -> Neighbourhood:
+    def fit(cls, states: HiddenStates, labels: NDArray[np.int_], readout: Readout) -> Neighbourhood:
         """
         Args:
             states: hidden states of the training lesions.
+            readout: which of them.
         """
         from sklearn.decomposition import PCA
 
-        hidden = np.asarray(states[pooling], dtype=np.float64)
+        hidden = np.asarray(states[readout], dtype=np.float64)
         reduction = PCA(min(_COMPONENTS, *hidden.shape), svd_solver="full").fit(hidden)
         mean, components = reduction.mean_.astype(np.float32), reduction.components_.astype(np.float32)
         places = (hidden.astype(np.float32) - mean) @ components.T
@@ -111,7 +112,7 @@ class Neighbourhood:
         apart = between.min(axis=1)
         # Lesions in the same words lie at the same place.
         unit = float(np.median(apart[apart > 1e-6])) if (apart > 1e-6).any() else 1.0
-        return cls(pooling, mean, components, places, labels.astype(np.uint8), unit)
+        return cls(readout, mean, components, places, labels.astype(np.uint8), unit)
 
     def nearest(self, states: HiddenStates, count: int = SHOWN) -> list[Neighbour]:
         """The training lesions nearest to one lesion.
@@ -119,7 +120,7 @@ class Neighbourhood:
         Args:
             states: its hidden states, [1 × hidden size].
         """
-        place = (np.asarray(states[self.pooling], dtype=np.float32) - self.mean) @ self.components.T
+        place = (np.asarray(states[self.readout], dtype=np.float32) - self.mean) @ self.components.T
         distances = np.sqrt(((self.places - place) ** 2).sum(axis=1)) / self.unit
         return [
             Neighbour(lesion=row + 1, label=_LABELS[int(self.labels[row])], distance=round(float(distances[row]), 4))
@@ -132,11 +133,14 @@ class Neighbourhood:
 
         tensors = {name: getattr(self, name) for name in _TENSORS} | {"unit": np.array([self.unit])}
         # The library writes memory as it lies.
-        return save({name: np.ascontiguousarray(part) for name, part in tensors.items()}, {"pooling": self.pooling})
+        return save({name: np.ascontiguousarray(part) for name, part in tensors.items()})
 
     @classmethod
-    def read(cls, folder: Path) -> Neighbourhood:
+    def read(cls, folder: Path, readout: Readout) -> Neighbourhood:
         """From the folder of a bundle.
+
+        Args:
+            readout: which hidden state the model reads.
 
         Raises:
             RadllmError: the file is malformed.
@@ -147,9 +151,8 @@ class Neighbourhood:
         try:
             with safe_open(path, framework="numpy") as file:
                 parts = {name: file.get_tensor(name) for name in (*_TENSORS, "unit")}
-                pooling: Pooling = "mean" if (file.metadata() or {}).get("pooling") == "mean" else "last"
             unit = float(parts.pop("unit")[0])
-            found = cls(pooling, **parts, unit=unit)
+            found = cls(readout, **parts, unit=unit)
             fits = found.places.shape == (len(found.labels), len(found.components)) and unit > 0
             fits = fits and found.components.shape[1:] == found.mean.shape
         except (SafetensorError, OSError, IndexError) as error:

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any, NoReturn
 from urllib.parse import SplitResult, urlsplit
@@ -20,6 +20,8 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BaseModel, Field, ValidationError
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.language.prompt import Readout
+from radllm_backend.language.reader import PromptReader
 from radllm_backend.models.bundle import ADAPTER, Bundle
 from radllm_backend.models.export import LABELS, export_name, require_lora_head
 from radllm_backend.models.model import Model
@@ -31,6 +33,7 @@ _BATCH = 64
 _SECONDS = 300
 _LARGEST_ANSWER = 64 * 2**20
 _TOLERANCE = 1e-3
+_NO_STATES = "The engine vllm gives no hidden states: serve the model with radllm's own engine for them."
 
 
 class EngineError(RadllmError):
@@ -52,7 +55,7 @@ class _Classifications(BaseModel):
 
 
 class VllmClassifier:
-    """As `torch_reader.PromptReader`, but the language model runs elsewhere: prompts in, log-odds of malignancy out."""
+    """A `reader.PromptReader` whose language model runs elsewhere: prompts in, log-odds of malignancy out."""
 
     def __init__(self, url: str, name: str, bias: float) -> None:
         """
@@ -84,9 +87,20 @@ class VllmClassifier:
                 progress("Reading prompts", len(scores) / len(texts))
         return [scores[prompt] for prompt in prompts]
 
-    def embed(self, prompts: Sequence[str], progress: Progress | None = None) -> NoReturn:
+    @property
+    def depth(self) -> NoReturn:
+        """Always a RadllmError: what has no hidden states has no layers to read them from."""
+        raise RadllmError(_NO_STATES)
+
+    def tokenise(self, prompt: str) -> NoReturn:
+        """Always a RadllmError: vLLM does so itself."""
+        raise RadllmError("The engine vllm keeps its tokens to itself: use radllm's own engine for them.")
+
+    def embed(
+        self, prompts: Sequence[str], readouts: Collection[Readout], progress: Progress | None = None
+    ) -> NoReturn:
         """Always a RadllmError: vLLM's classification endpoint keeps the hidden states to itself."""
-        raise RadllmError("The engine vllm gives no hidden states: serve the model with radllm's own engine for them.")
+        raise RadllmError(_NO_STATES)
 
     def _classify(self, prompts: list[str]) -> list[float]:
         answer = self._post("/classify", {"model": self._name, "input": prompts})
@@ -167,7 +181,7 @@ class VllmModel(Model):
         self._served_name = export_name(bundle.card, bundle.sha256)
 
     @cached_property
-    def reader(self) -> Any:
+    def reader(self) -> PromptReader:
         from safetensors.numpy import load_file
 
         bias = float(load_file(self.folder / ADAPTER)["head.bias"][0])

@@ -7,10 +7,12 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from radllm_backend.models.base_in_words import base_in_words
+
 
 @cache
 def page_template(name: str, **filters: Callable[..., object]) -> Template:
-    """A page's template of the folder ``templates``, with ``units`` and the page's own filters."""
+    """A page's template of the folder ``templates``, with ``units``, ``base_in_words`` and the page's own filters."""
     environment = Environment(
         loader=PackageLoader("radllm_backend.reports", "templates"),
         autoescape=True,  # names of files, columns, segments and models are somebody else's text
@@ -18,7 +20,7 @@ def page_template(name: str, **filters: Callable[..., object]) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(units=_units, **filters)
+    environment.filters.update(units=_units, base_in_words=base_in_words, **filters)
     return environment.get_template(name)
 
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 import yaml
 
 from radllm_backend.learning.scorecard import Scorecard
+from radllm_backend.models.base_in_words import base_in_words
 
 ItemAnswer = Callable[[Scorecard], str | None]
 """None where a run cannot answer after all."""
@@ -244,7 +245,7 @@ def _scaling(scorecard: Scorecard) -> str:
 @_answers
 def _algorithms(scorecard: Scorecard) -> str:
     models = f"{len(scorecard.models)} models, listed above with their intervals"
-    base = f"; the language model is {scorecard.base_model}" if scorecard.base_model else ""
+    base = f"; the language model is {base_in_words(scorecard.base_model)}" if scorecard.base_model else ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(scorecard.versions.items()))
     return f"{models}{base}. Software: {versions or 'not recorded'}."
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from radllm_backend.features.names import is_canonical
 from radllm_backend.features.wording import findings
+from radllm_backend.models.base_in_words import base_in_words, layers_in_words
 from radllm_backend.models.bundle import ModelCard
 from radllm_backend.models.cautions import rules
 from radllm_backend.models.prediction import Counterfactual, Prediction, percent
@@ -229,7 +230,8 @@ def _provenance(prediction: Prediction, card: ModelCard | None, made: datetime) 
         sources += [
             ProvenanceEntry(f"Its {_part(name)}", name, card.files[name]) for name in card.parts() if name in card.files
         ]
-    sources.append(ProvenanceEntry("Base model", model.base_model, model.base_sha256))
+    base = base_in_words(model.base_model, layers_in_words(card.layers) if card else "")
+    sources.append(ProvenanceEntry("Base model", base, model.base_sha256))
     if card:
         seed = card.training.options.get("seed")
         random = "" if seed is None else f"random seed {seed}, "

@@ -27,6 +27,7 @@ from radllm_backend import __version__
 from radllm_backend.errors import RadllmError
 from radllm_backend.files import write_together
 from radllm_backend.imaging.lesion import Lesion
+from radllm_backend.models.base_in_words import base_in_words
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY, DescriptorShare, Prediction
 from radllm_backend.records import Extraction, lesion_hash
 from radllm_backend.reports.dicom_codes import (
@@ -279,7 +280,7 @@ def _model(prediction: Prediction) -> sr.AlgorithmIdentification:
         version=f"{_MODEL_NAME} {prediction.versions.get('radllm_backend', 'unknown')}",
         parameters=[
             f"Model SHA-256 {model.sha256}",
-            f"Base model {model.base_model}, SHA-256 {model.base_sha256}",
+            f"Base model {base_in_words(model.base_model)}, SHA-256 {model.base_sha256}",
             prediction.rule(),
         ],
     )

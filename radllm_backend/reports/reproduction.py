@@ -10,6 +10,7 @@ from radllm_backend.files import write_atomically
 from radllm_backend.learning.reproduction import Reproduction, Stage, StageResult
 from radllm_backend.learning.reproduction_data import FOLDERS
 from radllm_backend.learning.scorecard import ModelResult
+from radllm_backend.models.base_in_words import base_in_words
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY
 from radllm_backend.records import Estimate
 from radllm_backend.reports._page import page_template
@@ -42,8 +43,9 @@ def write_reproduction(output: Path, reproduction: Reproduction) -> None:
 def reproduction_text(reproduction: Reproduction) -> str:
     """Both tables, for a terminal."""
     tables = "\n".join(_text_table(stage) for stage in reproduction.stages)
-    base = f"Base model: {reproduction.base_model}. Figures with 95% intervals from a bootstrap of patients; calls at a"
-    return f"{tables}\n{base}\nthreshold fixed on the training part. {RESEARCH_USE_ONLY}\n"
+    base = f"Base model: {base_in_words(reproduction.base_model)}."
+    how = "Figures with 95% intervals from a bootstrap of patients; calls at a\nthreshold fixed on the training part."
+    return f"{tables}\n{base}\n{how} {RESEARCH_USE_ONLY}\n"
 
 
 def reproduction_html(reproduction: Reproduction) -> str:

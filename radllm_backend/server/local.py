@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,35 +34,44 @@ class LocalServer:
         arguments: Sequence[str],
         *,
         python: str | Path = sys.executable,
+        program: Sequence[str] = ("-m", "radllm_backend"),
         environment: Mapping[str, str] | None = None,
         timeout: float = 300,
+        started: Callable[[subprocess.Popen[str]], None] = lambda process: None,
     ) -> LocalServer:
         """Start a server, and return once it can answer.
 
         Args:
             arguments: of ``radllm serve``, such as ``["--model", "breast-us"]``.
-            python: with radllm and torch installed; it need not be this one.
+            python: with radllm installed, or the launcher of one; it need not be this one.
+            program: what it is told, so that it runs ``radllm``.
             environment: of the process; None for this one's.
             timeout: seconds until it has to be ready.
+            started: called with the process before it is ready, so that another thread can `end` it.
 
         Raises:
             RadllmError: it did not start, with its own sentence where it said one.
         """
-        import os
-
         log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by stop
-        command = [str(python), "-m", "radllm_backend", "serve", "--parent-pid", str(os.getpid()), *arguments]
+        command = [str(python), *program, "serve", "--parent-pid", str(os.getpid()), *arguments]
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment,
+                **_apart(),
             )
         except OSError as error:
             raise RadllmError(f"The server cannot be started with {python} ({error.strerror}).") from error
+        started(process)
         line = _first_line(process, timeout)
         try:
             return cls(process, Ready.model_validate_json(line), log)
         except ValidationError as error:
-            process.kill()
+            end(process)
             process.wait()
             raise RadllmError(f"The server did not start: {_last_words(log)}") from error
 
@@ -78,12 +89,11 @@ class LocalServer:
 
     def stop(self, timeout: float = 130) -> int:
         """Let it answer what it accepted, and end; its exit status."""
-        with contextlib.suppress(OSError):
-            self.process.terminate()
+        _ask_to_end(self.process)
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            end(self.process)
             return self.process.wait()
         finally:
             if self.process.stdout:
@@ -97,10 +107,40 @@ class LocalServer:
         self._log.close()
 
 
+def end(process: subprocess.Popen[str]) -> None:
+    """End a server at once, with what its launcher started; what it was doing is lost."""
+    if sys.platform == "win32":
+        _task_kill(process)
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _ask_to_end(process: subprocess.Popen[str]) -> None:
+    """Windows knows no such request that a launcher would pass on."""
+    if sys.platform == "win32":
+        _task_kill(process)
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+
+
+def _task_kill(process: subprocess.Popen[str]) -> None:
+    command = ["taskkill", "/F", "/T", "/PID", str(process.pid)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, **_apart())
+
+
+def _apart() -> dict[str, Any]:
+    """A process at the head of a group of its own, which on Windows opens no console window that a user could close."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NO_WINDOW}
+    return {"start_new_session": True}
+
+
 def _first_line(process: subprocess.Popen[str], timeout: float) -> str:
     """What the process prints first; empty where it ends, or is ended for taking too long, without a word."""
     assert process.stdout is not None
-    watchdog = threading.Timer(timeout, process.kill)
+    watchdog = threading.Timer(timeout, end, (process,))
     watchdog.start()
     try:
         return process.stdout.readline()

@@ -71,7 +71,7 @@ class ServerOptions:
     request_seconds: float = REQUEST_SECONDS
     log_values: bool = False
     vllm_url: str | None = None
-    """Score through this vLLM server instead of torch."""
+    """Score through this vLLM server instead of here."""
 
 
 def serve(options: ServerOptions, announce: Callable[[Ready], None]) -> None:
@@ -157,7 +157,7 @@ class _Process:
             remembered=options.remembered,
             observe=journal.batch,
         )
-        engine = "vllm" if options.vllm_url else "torch"
+        engine = "vllm" if options.vllm_url else "radllm"
         self._state = State(models, batches, journal, engine, options.log_values)
         self._trust = Trust.of(token, [*options.allowed_hosts, *_own_names(options)])
         self._failure: BaseException | None = None

@@ -189,7 +189,7 @@ class ServerVersion(Record):
     protocol: int
     oldest_protocol: int
     radllm: str
-    engine: Literal["torch", "vllm"]
+    engine: Literal["radllm", "vllm"]
 
 
 class Health(Record):

@@ -25,15 +25,18 @@ class ServedModel(Protocol):
 
 
 class Backend(Protocol):
-    """Where the language model runs. Extraction always happens in Slicer's own Python."""
+    """Where the language model runs. Where lesions are measured is another question: see `Measuring`."""
 
     leavesComputer: bool
     """Whether names and numbers of a lesion go to another machine."""
+    readsHere: bool
+    """Whether Slicer's own Python runs the language model."""
 
     def problem(self) -> str:
         """Why nothing can be classified and what to do, in one sentence; empty where nothing is known to be missing.
 
-        Quick: it looks, and starts or calls nothing.
+        Packages and a base model that `FirstUse` installs are no such problem. Quick: it looks, and starts or calls
+        nothing.
         """
 
     def modelNames(self) -> Sequence[str]:

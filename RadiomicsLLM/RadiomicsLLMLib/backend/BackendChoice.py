@@ -31,6 +31,8 @@ class Backends(TypedDict):
 class BackendChoice:
     """A list of the three backends, and the lines for the address and the token of another machine's.
 
+    In this Slicer is the first, and the choice of whoever made none.
+
     The choice and the address are remembered, the token is not.
     """
 
@@ -51,13 +53,13 @@ class BackendChoice:
         self._addressEdit, self._tokenEdit = addressEdit, tokenEdit
         self._backends, self._changed = backends, changed
         for text, key in (
-            (_("Local server (a process of its own)"), LOCAL),
             (_("In this Slicer"), PROCESS),
+            (_("Local server (a process of its own)"), LOCAL),
             (_("Another machine"), REMOTE),
         ):
             selector.addItem(text, key)
         settings = qt.QSettings()
-        selector.currentIndex = max(selector.findData(settings.value(_KEY, LOCAL)), 0)
+        selector.currentIndex = max(selector.findData(settings.value(_KEY, PROCESS)), 0)
         addressEdit.text = settings.value(_ADDRESS_KEY, "")
         self._showRemote()
         selector.connect("currentIndexChanged(int)", self._onChanged)

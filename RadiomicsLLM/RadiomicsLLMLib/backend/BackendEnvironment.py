@@ -1,12 +1,13 @@
-"""The private virtual environment of the local server, and what is downloaded for it."""
+"""The packages of the local server in a folder of their own."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
+import sys
+import sysconfig
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -15,36 +16,41 @@ from typing import TypedDict
 
 from slicer.i18n import tr as _
 
+from .SlicerPackages import SlicerPackages
+
 RESOURCES = Path(__file__).resolve().parents[2] / "Resources"
 CONSTRAINTS = RESOURCES / "server-constraints.txt"
 _REQUIREMENTS = RESOURCES / "server-requirements.txt"
-_MARK, _STAMP, _DOWNLOADS = "made-by-RadiomicsLLM.txt", "environment.json", "downloads"
-_ENVIRONMENT = re.compile(r"environment-[0-9a-f]{8}")
-_PYTHON = Path("Scripts", "python.exe") if os.name == "nt" else Path("bin", "python")
-_MARK_TEXT = "RadiomicsLLM's local server lives in this folder. Its panel in Slicer removes it: Remove downloads.\n"
+_MARK, _STAMP, _INTERPRETER, _TEMPORARY = "made-by-RadiomicsLLM.txt", "packages.json", "python.json", "t"
+_PACKAGES = re.compile(r"p-[0-9a-f]{4}")
+_MARK_TEXT = (
+    "The packages of RadiomicsLLM's local server lie here. Its panel in Slicer removes them: Remove downloads.\n"
+)
+DESCRIBE = "[sys.version_info[:2], sysconfig.get_platform()]"
+"""Python's expression for what packages depend on, as JSON keeps it."""
 
 
 class _Stamp(TypedDict, total=False):
-    """What is written about the environment that counts; nothing where there is none."""
+    """What is written about the packages that count; nothing where there are none."""
 
-    environment: str
-    """Its folder's name."""
-    radllm_backend: str
-    """The version of the backend."""
+    packages: str
+    """Their folder's name."""
     requirements: list[str]
     base: str
-    """The interpreter that it was made with."""
-    sources: str
-    """The folder that holds the backend."""
+    """The interpreter that they are for; empty for Slicer's own, wherever it lies by now."""
+    interpreter: list[object]
+    """Its version and platform, as `DESCRIBE` gives them."""
+    measures: bool
     bytes: int
 
 
 class BackendEnvironment:
-    """A folder of the user's that holds an environment, its stamp and the base models; Slicer's own packages stay as
-    they are.
+    """A folder of the user's that holds packages, installed with ``pip install --target``, and their stamp.
 
-    A new environment is made beside the old one under a name of its own. The stamp is written last and names the one
-    that counts: what was half made never does.
+    They are for Slicer's own Python, which has no virtual environments, or for another one. Slicer's own packages stay
+    as they are. New packages are installed beside the old ones under a name of their own. The stamp is written last and
+    names those that count: what was half installed never does. It holds what packages depend on, and nothing else, so
+    that they outlive updates of Slicer and of the extension.
     """
 
     def __init__(self, folder: str | Path, requirements: Sequence[str] | None = None) -> None:
@@ -58,21 +64,30 @@ class BackendEnvironment:
 
     @property
     def python(self) -> Path:
-        """Its interpreter; there only while `isReady`."""
-        return self.pythonOf(self._stamp().get("environment", "environment"))
+        """The interpreter of the programs; it works only while `isReady`."""
+        return Path(self._stamp().get("base") or SlicerPackages().python())
 
     @property
-    def base(self) -> str:
-        """The interpreter that it was made with; empty where there is no environment."""
-        return self._stamp().get("base", "")
+    def isSlicers(self) -> bool:
+        """Whether that is Slicer's own."""
+        return not self._stamp().get("base")
+
+    @property
+    def measures(self) -> bool:
+        """Whether PyRadiomics is among the packages."""
+        return bool(self._stamp().get("measures"))
 
     @property
     def bytes(self) -> int:
-        """What the environment and the downloads took when it was made; quick, other than `size`."""
+        """What the packages took when they were installed; quick, other than `size`."""
         return self._stamp().get("bytes", 0)
 
     def isReady(self) -> bool:
         return not self.problem()
+
+    def paths(self) -> tuple[list[str], list[str]]:
+        """The folder of packages, which comes before the interpreter's own, and the backend's, which comes after."""
+        return [str(self.folder / self._stamp().get("packages", "none"))], [str(sources())]
 
     def problem(self) -> str:
         """Why no server can be started with it and what to do, in one sentence; empty where it can. Quick."""
@@ -81,30 +96,30 @@ class BackendEnvironment:
         stamp = self._stamp()
         if not stamp:
             return _("The local server is not set up yet: click “Set up backend…”.")
-        if not self.python.exists() or not Path(stamp["base"]).exists() or not Path(stamp["sources"]).is_dir():
-            return _("Slicer or the Python of the local server was moved or removed: click “Set up backend…” again.")
-        if stamp["radllm_backend"] != version() or stamp["requirements"] != self.requirements:
-            return _(
-                "The local server was set up for version {old} of the backend, or for other packages than the "
-                "present version {new} needs: click “Set up backend…” again."
-            ).format(old=stamp["radllm_backend"], new=version())
+        if not (self.folder / stamp["packages"]).is_dir() or (stamp["base"] and not Path(stamp["base"]).exists()):
+            return _("The packages or the Python of the local server were moved or removed: click “Set up backend…”.")
+        if not stamp["base"] and stamp["interpreter"] != json.loads(json.dumps(interpreter())):
+            return _("The local server was set up for another Python than this Slicer has: click “Set up backend…”.")
+        if stamp["requirements"] != self.requirements:
+            return _("The local server was set up with other packages than it needs now: click “Set up backend…”.")
         return ""
 
     def variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """What its programs' environment variables should be: nothing of Slicer's Python, and downloads kept here.
+        """What its programs' environment variables should be; nothing of Slicer's Python for another one.
+
+        Slicer's own finds its library only where its launcher's PYTHONHOME says.
 
         Args:
-            inherited: those of this process, or those that Slicer was started with.
+            inherited: those of this process for Slicer's own Python, or those that Slicer was started with.
         """
-        kept = {name: value for name, value in inherited.items() if name not in ("PYTHONHOME", "PYTHONPATH")}
-        return {"RADLLM_CACHE": str(self.folder / _DOWNLOADS), **kept, "PYTHONNOUSERSITE": "1"}
+        return programVariablesOf(inherited, isSlicers=self.isSlicers)
 
     def size(self) -> int:
-        """Bytes of the environment and the downloads. Looks at every file: not for the main thread."""
+        """Bytes of all that lies there. Looks at every file: not for the main thread."""
         return sum(_bytes(path) for path in self._own())
 
     def remove(self) -> None:
-        """Delete the environments and the downloads; files of others in the folder stay. Not for the main thread.
+        """Delete the packages; files of others in the folder stay. Not for the main thread.
 
         Raises:
             RadllmError: the folder was not made by this class, or cannot be deleted.
@@ -145,32 +160,18 @@ class BackendEnvironment:
         except OSError as error:
             raise RadllmError(f"{self.folder} cannot be written ({error.strerror}): choose another folder.") from error
 
-    def newName(self) -> str:
-        """For an environment that is still to be made."""
-        return f"environment-{uuid.uuid4().hex[:8]}"
+    def newPackages(self) -> Path:
+        """A folder, not yet made, for packages that are still to be installed."""
+        return self.folder / f"p-{uuid.uuid4().hex[:4]}"
 
-    def pythonOf(self, name: str) -> Path:
-        """The interpreter of the environment of this name."""
-        return self.folder / name / _PYTHON
-
-    def addBackend(self, name: str) -> None:
-        """Let the environment of this name find the package ``radllm_backend`` where it lies, after all others.
-
-        Raises:
-            RadllmError: the environment is not as expected.
-        """
-        from radllm_backend.errors import RadllmError
-
-        pattern = "Lib/site-packages" if os.name == "nt" else "lib/python3*/site-packages"
-        folders = list((self.folder / name).glob(pattern))
-        if len(folders) != 1:
-            raise RadllmError(f"{self.folder / name} is no virtual environment: choose another Python.")
-        # A line of code, for a plain path would be read in an encoding that depends on the system.
-        line = f"import sys; sys.path.append({str(sources())!a})\n"
-        (folders[0] / "radllm_backend.pth").write_text(line, encoding="ascii")
+    def temporary(self) -> Path:
+        """A folder for pip's temporary files: short as well, and on the same disk, so that files are moved at once."""
+        folder = self.folder / _TEMPORARY
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def discardUnfinished(self) -> None:
-        """Delete all environments but the one that counts, and everything where none does.
+        """Delete all packages but those that count, and everything where none do.
 
         On Windows, files in use stay: they go the next time.
         """
@@ -178,16 +179,20 @@ class BackendEnvironment:
 
         if not (self.folder / _MARK).is_file():
             return
-        kept = self._stamp().get("environment")
+        kept = self._stamp().get("packages")
         for path in self._own():
-            if not kept or path.name not in (kept, _DOWNLOADS):
+            if path.name != kept:
                 _delete(path)
         if not kept:
             with contextlib.suppress(RadllmError):
                 self.remove()
 
-    def accept(self, name: str, base: str) -> None:
-        """From now on the environment of this name counts.
+    def accept(self, packages: Path, base: str, measures: bool) -> None:
+        """From now on the packages in this folder count.
+
+        Args:
+            base: the interpreter that they are for; empty for Slicer's own.
+            measures: whether PyRadiomics is among them.
 
         Raises:
             RadllmError: the stamp cannot be written.
@@ -195,12 +200,12 @@ class BackendEnvironment:
         from radllm_backend.files import write_atomically
 
         stamp: _Stamp = {
-            "environment": name,
-            "radllm_backend": version(),
+            "packages": packages.name,
             "requirements": self.requirements,
             "base": base,
-            "sources": str(sources()),
-            "bytes": sum(_bytes(self.folder / own) for own in (name, _DOWNLOADS)),
+            "interpreter": json.loads((packages / _INTERPRETER).read_text(encoding="utf-8")),
+            "measures": measures,
+            "bytes": _bytes(packages),
         }
         write_atomically(self.folder / _STAMP, json.dumps(stamp, indent=1) + "\n")
         self.discardUnfinished()
@@ -208,7 +213,7 @@ class BackendEnvironment:
     def _own(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        return [path for path in self.folder.iterdir() if path.name == _DOWNLOADS or _ENVIRONMENT.fullmatch(path.name)]
+        return [path for path in self.folder.iterdir() if path.name == _TEMPORARY or _PACKAGES.fullmatch(path.name)]
 
     def _stamp(self) -> _Stamp:
         """What was written last; empty where nothing was, or nothing sound."""
@@ -216,9 +221,26 @@ class BackendEnvironment:
             stamp: _Stamp = json.loads((self.folder / _STAMP).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        kinds = {"environment": str, "radllm_backend": str, "requirements": list, "base": str, "sources": str}
+        kinds = {"packages": str, "requirements": list, "base": str, "interpreter": list}
         isSound = isinstance(stamp, dict) and all(isinstance(stamp.get(key), kind) for key, kind in kinds.items())
-        return stamp if isSound and _ENVIRONMENT.fullmatch(stamp["environment"]) else {}
+        return stamp if isSound and _PACKAGES.fullmatch(stamp["packages"]) else {}
+
+
+def programVariablesOf(inherited: Mapping[str, str], *, isSlicers: bool) -> dict[str, str]:
+    """See `BackendEnvironment.variables`."""
+    dropped = () if isSlicers else ("PYTHONHOME", "PYTHONPATH")
+    return {**{name: value for name, value in inherited.items() if name not in dropped}, "PYTHONNOUSERSITE": "1"}
+
+
+def interpreter() -> list[object]:
+    """What packages for Slicer's own Python depend on; as `DESCRIBE` says in any."""
+    return [sys.version_info[:2], sysconfig.get_platform()]
+
+
+def describing(packages: Path) -> str:
+    """Code that has an interpreter write down, beside packages, what they depend on."""
+    path = str(packages / _INTERPRETER)
+    return f"import json, sys, sysconfig; json.dump({DESCRIBE}, open({path!r}, 'w', encoding='utf-8'))\n"
 
 
 def readRequirements(path: Path) -> list[str]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .BackendPython import BackendPython, programVariables
+from .BackendPython import BackendPython, programCode, programVariables
 from .ServerBackend import ServerBackend
 
 if TYPE_CHECKING:
+    import subprocess
+
     from radllm_backend.server.local import LocalServer
 
 _SECONDS_TO_STOP = 5
+_RADLLM = "from radllm_backend.cli.main import main; main()"
 _MOST_MODELS = 3
 
 
@@ -30,6 +33,8 @@ class LocalServerBackend(ServerBackend):
         self._python = python
         self._server: LocalServer | None = None
         self._asked: list[str] = []
+        self._starting: subprocess.Popen[str] | None = None
+        self._isCancelled = False
 
     @property
     def python(self) -> BackendPython:
@@ -46,12 +51,21 @@ class LocalServerBackend(ServerBackend):
         return super().problem() or self._python.problem()
 
     def modelNames(self) -> Sequence[str]:
-        """The models of images that come with the extension: the server reads the same files."""
+        """The models that come with the extension: the server reads the same files."""
         if self.problem():
             return []
         from radllm_backend.models.shipped import shipped_models
 
-        return shipped_models(of_images=True)
+        return shipped_models()
+
+    def cancel(self) -> None:
+        """Calls under way end with an exception, and so does a server that is not ready yet."""
+        super().cancel()
+        self._isCancelled = True
+        if self._starting:
+            from radllm_backend.server.local import end
+
+            end(self._starting)
 
     def close(self) -> None:
         """Stop the server; what it has accepted gets a few seconds."""
@@ -66,6 +80,7 @@ class LocalServerBackend(ServerBackend):
     def _ask(self, nameOrFolder: str) -> None:
         from radllm_backend.models.bundle import read_bundle
 
+        self._isCancelled = False
         bundle = read_bundle(nameOrFolder)  # a folder that holds no model is known before anything starts
         known = self._served.get(nameOrFolder)
         if self.processId and known and known.sha256 == bundle.sha256:
@@ -81,11 +96,24 @@ class LocalServerBackend(ServerBackend):
         names.pop("", None)
         self._asked = list(names.values())[-_MOST_MODELS:]
         arguments = [word for one in self._asked for word in ("--model", one)]
-        environment = programVariables(self._python)
-        self._server = LocalServer.start(arguments, python=self._python.python, environment=environment)
+        try:
+            self._server = LocalServer.start(
+                arguments,
+                python=self._python.python,
+                program=programCode(self._python, _RADLLM),
+                environment=programVariables(self._python),
+                started=self._onStarted,
+            )
+        finally:
+            self._starting = None
         self._client = self._server.client(patience=10)
         served = {model.name: model for model in self._client.models()}
         self._served = {one: served[_nameOf(one)] for one in self._asked}
+
+    def _onStarted(self, process: subprocess.Popen[str]) -> None:
+        self._starting = process
+        if self._isCancelled:  # meanwhile
+            self.cancel()
 
 
 def _nameOf(nameOrFolder: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from slicer.i18n import tr as _
 
+from .Requirements import MEASURING, refuseMissing
 from .ServerBackend import ServerBackend
 
 
@@ -36,17 +37,18 @@ class RemoteBackend(ServerBackend):
         return ""
 
     def connect(self) -> Sequence[str]:
-        """Ask the server for its models of images, anew. Takes long: not for the main thread.
+        """Ask the server for its models, anew. Takes long: not for the main thread.
 
         Raises:
             RadllmError: the address is none, or the server does not answer, or not to this token or this version.
         """
+        refuseMissing(MEASURING)
         from radllm_backend.server.client import Client
 
         self._served = {}
         if self._client is None:
             self._client = Client(self.address, token=self._token, patience=10)
-        self._served = {model.name: model for model in self._client.models() if model.served.settings is not None}
+        self._served = {model.name: model for model in self._client.models()}
         return self.modelNames()
 
     def _ask(self, nameOrFolder: str) -> None:

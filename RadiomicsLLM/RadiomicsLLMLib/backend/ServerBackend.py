@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .Requirements import EXTRACTION_PACKAGES, missingPackages
+from .Requirements import MEASURING, missingExtensions, refuseMissing
 
 if TYPE_CHECKING:
     from radllm_backend.server.client import Client, RemoteModel
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class ServerBackend(ABC):
     """A client of a server; only names and numbers are sent, never an image."""
 
-    leavesComputer = False
+    leavesComputer = readsHere = False
 
     def __init__(self) -> None:
         self._client: Client | None = None
@@ -23,7 +23,7 @@ class ServerBackend(ABC):
 
     def problem(self) -> str:
         """Why nothing can be classified and what to do, in one sentence."""
-        return missingPackages(EXTRACTION_PACKAGES)
+        return missingExtensions()
 
     def modelNames(self) -> Sequence[str]:
         """The models that the server answered for when it was last asked."""
@@ -35,6 +35,7 @@ class ServerBackend(ABC):
         Raises:
             RadllmError: the server cannot be reached, is of another version, or has no such model.
         """
+        refuseMissing(MEASURING)
         self._ask(nameOrFolder)
         return self._served[nameOrFolder]
 

@@ -11,8 +11,11 @@ from ..scene.DicomDatabase import DicomDatabase
 from ..scene.ViewJump import jumpTo, showVolume
 from .BatchLesion import BatchLesion
 
-_EXTENSIONS = {"SEG": "QuantitativeReporting", "RTSTRUCT": "SlicerRT"}
-"""Those that let Slicer load each kind of segmentation."""
+_READERS = {
+    "SEG": ("DICOMSegmentationPlugin", "QuantitativeReporting"),
+    "RTSTRUCT": ("DicomRtImportExportPlugin", "SlicerRT"),
+}
+"""What loads each kind of segmentation in Slicer, and the extension that brings it. The first is in Slicer 5.12."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,20 @@ def loadLesion(lesion: BatchLesion, database: DicomDatabase) -> LoadedLesion:
         raise RadllmError(_("Slicer cannot load the series of {lesion}.").format(lesion=lesion.lesion))
     showVolume(volume)
     if segmentation is None:
-        sentence = _("Slicer loads no {kind} yet: install the extension {extension}.")
-        extension = _EXTENSIONS.get(lesion.kind, "QuantitativeReporting")
-        raise RadllmError(sentence.format(kind=lesion.kind, extension=extension))
+        raise RadllmError(_whyNoSegmentation(lesion))
     segmentId = segmentation.GetSegmentation().GetSegmentIdBySegmentName(lesion.segment)
     if segmentId:
         jumpTo(segmentation, segmentId)
     return LoadedLesion(volume, segmentation, segmentId)
+
+
+def _whyNoSegmentation(lesion: BatchLesion) -> str:
+    reader, extension = _READERS.get(lesion.kind, _READERS["SEG"])
+    if reader in getattr(slicer.modules, "dicomPlugins", {}):  # none where the module DICOM is switched off
+        sentence = _("Slicer could not load the {kind} of {lesion}: Slicer's error log says why.")
+        return sentence.format(kind=lesion.kind, lesion=lesion.lesion)
+    sentence = _("Slicer loads no {kind} yet: install the extension {extension}.")
+    return sentence.format(kind=lesion.kind, extension=extension)
 
 
 def _first(nodes: list[slicer.vtkMRMLNode], className: str) -> slicer.vtkMRMLNode | None:

@@ -13,14 +13,11 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from ..backend.BackendPython import BackendPython, programVariables
-from ..backend.SlicerPackages import SlicerPackages
+from ..backend.BackendPython import BackendPython, programCode, programVariables
 from ..panel.ProcessGroup import asSentence, killGroup, reasonOf, startGroup
 
 _PROGRAM = """
-import _thread, os, signal, sys, threading
-
-sys.path += {folders!r}
+import _thread, os, signal, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def watch():
@@ -33,7 +30,7 @@ main()
 """
 """Its standard input ends when Slicer closes it, or is gone, however: then it stops as after Ctrl+C, on any system.
 A process of a Slicer that a shell started in the background would ignore Ctrl+C, did it not ask for it.
-What is put behind its own packages reaches its workers too.
+The paths that it is told reach its workers too.
 """
 _SECONDS_TO_STOP = 5
 
@@ -56,9 +53,8 @@ class BatchProcess:
 
         self._folder = tempfile.TemporaryDirectory(prefix="RadiomicsLLM-", ignore_cleanup_errors=True)
         told, self._said = (Path(self._folder.name) / name for name in ("told.txt", "said.txt"))
-        program = _PROGRAM.format(folders=_borrowed(python))
-        # -P: what lies in the folder that Slicer was started in is not imported.
-        command = [str(python.python), "-P", "-c", program, "batch", "--json-lines", *arguments]
+        program = programCode(python, _PROGRAM, _borrowed(python))
+        command = [str(python.python), *program, "batch", "--json-lines", *arguments]
         try:
             with told.open("wb") as out, self._said.open("wb") as err:
                 self._process = startGroup(
@@ -129,6 +125,6 @@ class BatchProcess:
 
 
 def _borrowed(python: BackendPython) -> list[str]:
-    """Where Slicer's PyRadiomics lies, for an environment of Slicer's own Python, into which nothing compiles one."""
-    found = find_spec("radiomics") if python.base == SlicerPackages().python() else None
+    """Where Slicer's PyRadiomics lies, for Slicer's own Python, into which nothing compiles one."""
+    found = find_spec("radiomics") if python.isSlicers else None
     return [str(Path(found.origin).parents[1])] if found and found.origin else []

@@ -21,10 +21,17 @@ class Background(Generic[Result]):
     function: Callable[[], Result]
     fraction: float = 0.0
     """How much of the whole was done before it, 0..1."""
+    progress: Callable[[], tuple[str, float]] | None = None
+    """Asked now and then, on the main thread, while it goes on: what is happening by now, and how much is done."""
 
     def __iter__(self) -> Generator[Background[Any], Any, Result]:
         """The step itself, for whoever runs it; what is sent in return is its value."""
         return cast(Result, (yield self))
+
+
+def pauseFor(sentence: str, fraction: float = 0.0) -> Callable[[], Background[None]]:
+    """Makes steps that do nothing: between two pieces of work on the main thread they let Slicer go on."""
+    return lambda: Background(sentence, lambda: None, fraction)
 
 
 Steps = Generator[Background[Any], Any, Result]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Generic
 
@@ -11,7 +12,12 @@ import qt
 from .Background import Background, Result, Steps
 
 _SHORTEST, _LONGEST = 1, 20  # milliseconds between two looks at the thread: many steps are done at once
+_OFTEN = 100  # milliseconds between two looks at a step that takes long and tells its progress
 _LENT = 0.005  # seconds: Slicer lets other threads run while Python waits, and hardly otherwise
+_PATIENCE = 0.7  # seconds that a cancelled step may still take before nobody waits for it
+
+_left: set[threading.Thread] = set()
+"""Steps of cancelled runs that have not ended yet. What they use, such as a model, is nobody else's until they have."""
 
 
 class BackgroundRun(Generic[Result]):
@@ -37,7 +43,9 @@ class BackgroundRun(Generic[Result]):
         self._told, self._finished = told, finished
         self._thread: threading.Thread | None = None
         self._outcome: tuple[Any, BaseException | None] = (None, None)
-        self._isCancelled = False
+        self._isCancelled = self._isLeft = self._isOver = False
+        self._patienceEnds = 0.0
+        self._progress: Callable[[], tuple[str, float]] | None = None
         self._interval = _SHORTEST
         self._timer = qt.QTimer()
         self._timer.connect("timeout()", self._look)
@@ -47,38 +55,73 @@ class BackgroundRun(Generic[Result]):
         self._goOn(lambda: next(self._steps))
 
     def cancel(self) -> None:
-        """End after the step that is under way, whose result is thrown away."""
+        """End with the step that is under way, whose result is thrown away, and within a second in any case.
+
+        A step that goes on for longer is left alone. The steps are closed, so that they undo what they did, once it
+        has ended; steps of other runs wait for that too.
+        """
         self._isCancelled = True
+        self._patienceEnds = time.monotonic() + _PATIENCE
 
     def abandon(self) -> None:
         """Never call anything again: whoever listened is gone. A step under way ends by itself."""
-        self._timer.stop()
+        if self._thread and self._thread.is_alive():
+            _left.add(self._thread)
         self._steps.close()
+        self._letGo()
 
     def _look(self) -> None:
         if self._thread is None:
             return
         self._thread.join(_LENT)
         if self._thread.is_alive():
-            self._wait(min(2 * self._interval, _LONGEST))
+            if self._isCancelled and not self._isLeft and time.monotonic() >= self._patienceEnds:
+                self._leave(self._thread)
+            if self._progress and not self._isCancelled:
+                self._told(*self._progress())
+            self._wait(min(2 * self._interval, _OFTEN if self._progress and not self._isCancelled else _LONGEST))
             return
         self._timer.stop()
         if self._isCancelled:
             self._steps.close()
-            self._finished(None, None)
+            if self._isLeft:
+                self._letGo()
+            else:
+                self._finish(None, None)
             return
         answer, error = self._outcome
         self._goOn(lambda: self._steps.throw(error) if error else self._steps.send(answer))
+
+    def _leave(self, thread: threading.Thread) -> None:
+        self._isLeft = True
+        _left.add(thread)
+        self._finish(None, None)
+
+    def _finish(self, answer: Result | None, error: BaseException | None) -> None:
+        self._finished(answer, error)
+        if not self._isLeft:
+            self._letGo()
+
+    def _letGo(self) -> None:
+        """A connected timer would keep this, and all that the steps hold, for as long as Slicer runs."""
+        self._timer.stop()
+        self._thread, self._outcome = None, (None, None)
+        # Not at once: it may be the timer that has called.
+        timer, look = self._timer, self._look
+        if not self._isOver:
+            self._isOver = True
+            qt.QTimer.singleShot(0, lambda: timer.disconnect("timeout()", look))
 
     def _goOn(self, advance: Callable[[], Background[Any]]) -> None:
         try:
             step = advance()
         except StopIteration as end:
-            self._finished(end.value, None)
+            self._finish(end.value, None)
         except Exception as error:
-            self._finished(None, error)
+            self._finish(None, error)
         else:
             self._told(step.sentence, step.fraction)
+            self._progress = step.progress
             self._thread = threading.Thread(target=self._work, args=(step,), name="RadiomicsLLM", daemon=True)
             self._thread.start()
             self._wait(_SHORTEST)
@@ -88,7 +131,14 @@ class BackgroundRun(Generic[Result]):
         self._timer.start(milliseconds)
 
     def _work(self, step: Background[Any]) -> None:
+        for other in list(_left):
+            other.join()
+        outcome: tuple[Any, Exception | None]
         try:
-            self._outcome = step.function(), None
+            outcome = step.function(), None
         except Exception as error:
-            self._outcome = None, error
+            outcome = None, error
+        finally:
+            _left.discard(threading.current_thread())
+        if not self._isOver:
+            self._outcome = outcome

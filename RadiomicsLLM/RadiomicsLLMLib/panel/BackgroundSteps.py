@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 
 from slicer.i18n import tr as _
 
-from .ProcessGroup import asSentence, killGroup, reasonOf, startGroup
+from .ProcessGroup import Programs, asSentence
 
 _MOST_LINES = 2000
 
@@ -46,11 +45,10 @@ class BackgroundSteps:
             undo: called on the thread when a step has failed or the steps were cancelled.
         """
         self._steps = steps
-        self._variables = variables
+        self._programs = Programs(variables)
         self._undo = undo
         self._lock = threading.Lock()
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
-        self._process: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._run, name="RadiomicsLLM set-up", daemon=True)
         self._done = 0.0
         self.lineCount = 0
@@ -63,7 +61,11 @@ class BackgroundSteps:
         """Why it failed, in one sentence; empty as long as it did not."""
         self.note = ""
         """Why an optional step failed, in one sentence."""
-        self.isCancelled = False
+
+    @property
+    def isCancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._programs.isCancelled
 
     @property
     def log(self) -> list[str]:
@@ -85,10 +87,7 @@ class BackgroundSteps:
 
     def cancel(self) -> None:
         """Kill what runs, with all that it started. It is over, and undone, once `isRunning` is false."""
-        with self._lock:
-            self.isCancelled = True
-            if self._process:
-                killGroup(self._process)
+        self._programs.cancel()
 
     def _run(self) -> None:
         total = sum(step.share for step in self._steps)
@@ -124,29 +123,15 @@ class BackgroundSteps:
             return str(error)
 
     def _execute(self, command: Sequence[str], share: float, expectedLines: int) -> str:
-        lines: deque[str] = deque(maxlen=_MOST_LINES)
-        with self._lock:
-            if self.isCancelled:
-                return ""
-            process = self._process = startGroup(
-                command,
-                self._variables,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                errors="replace",
-            )
-        assert process.stdout is not None
-        with process.stdout as output:
-            for line in output:
-                lines.append(line.rstrip())
-                self._write(lines[-1])
-                self.fraction = self._done + share * min(len(lines) / expectedLines, 0.95)
-        status = process.wait()
-        with self._lock:
-            self._process = None
-        return reasonOf(list(lines), status) if status else ""
+        count = 0
+
+        def heard(line: str) -> None:
+            nonlocal count
+            count += 1
+            self._write(line)
+            self.fraction = self._done + share * min(count / expectedLines, 0.95)
+
+        return self._programs.run(command, heard)
 
     def _write(self, line: str) -> None:
         with self._lock:

@@ -15,7 +15,10 @@ def modelCardText(card: dict[str, Any]) -> str:
     Args:
         card: the content of ``model.json``.
     """
+    from radllm_backend.models.base_in_words import base_in_words, layers_in_words
+
     training = card["training"]
+    read = layers_in_words(card["layers"]) if "layers" in card else ""
     names = [row["feature"].rpartition("_")[2] for row in card["features"]]
     names += [row["descriptor"].replace("_", " ") for row in card["descriptors"]]
     lines = [
@@ -25,7 +28,9 @@ def modelCardText(card: dict[str, Any]) -> str:
         ),
         _performance(card),
         _("Reads {count}: {names}.").format(count=len(names), names=", ".join(names)),
-        _("Base model {name}. For research use only. Not for diagnosis.").format(name=card["base"]["name"]),
+        _("Base model {name}. For research use only. Not for diagnosis.").format(
+            name=base_in_words(card["base"]["name"], read)
+        ),
     ]
     return "\n".join(line.strip() for line in lines if line)
 

@@ -52,6 +52,12 @@ class ModelChoice:
         """A model's name, or a folder; empty where none is chosen yet."""
         return self._selector.currentData or (self._folderEdit.currentPath if self._selector.count else "")
 
+    def choose(self, name: str) -> None:
+        """A model by name, where it is offered."""
+        index = self._selector.findData(name)
+        if name and index >= 0:
+            self._selector.currentIndex = index
+
     def _showFolder(self, *_arguments: object) -> None:
         for widget in self._folderWidgets:
             widget.visible = self._selector.count > 0 and not self._selector.currentData

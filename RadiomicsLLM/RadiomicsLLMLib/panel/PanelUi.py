@@ -17,11 +17,34 @@ class PanelUi(Protocol):
     modalitySelector: qt.QComboBox
     segmentationSelector: slicer.qMRMLNodeComboBox
     segmentsList: qt.QListWidget
-
-    modelButton: ctk.ctkCollapsibleButton
+    sampleButton: qt.QPushButton
+    editorButton: qt.QPushButton
+    layoutBox: qt.QCheckBox
     modelSelector: qt.QComboBox
     modelFolderLabel: qt.QLabel
     modelFolderEdit: ctk.ctkPathLineEdit
+
+    findingsButton: ctk.ctkCollapsibleButton
+
+    statusLabel: qt.QLabel
+    nextButton: qt.QPushButton
+    classifyButton: qt.QPushButton
+    progressBar: qt.QProgressBar
+
+    resultWidget: qt.QWidget
+    openReportButton: qt.QPushButton
+    colorBox: qt.QCheckBox
+    exportButton: qt.QPushButton
+    dicomButton: qt.QPushButton
+    exportOptionsButton: ctk.ctkCollapsibleButton
+    exportFolderEdit: ctk.ctkPathLineEdit
+    jsonBox: qt.QCheckBox
+    csvBox: qt.QCheckBox
+    htmlBox: qt.QCheckBox
+    pdfBox: qt.QCheckBox
+    pngBox: qt.QCheckBox
+
+    modelButton: ctk.ctkCollapsibleButton
     cardButton: ctk.ctkCollapsibleButton
     cardLabel: qt.QLabel
     settingsSelector: qt.QComboBox
@@ -33,22 +56,7 @@ class PanelUi(Protocol):
     addressEdit: qt.QLineEdit
     tokenEdit: qt.QLineEdit
     connectButton: qt.QPushButton
-    setupButton: ctk.ctkCollapsibleButton
+    setupSectionButton: ctk.ctkCollapsibleButton
     doctorButton: ctk.ctkCollapsibleButton
-
-    classifyButton: qt.QPushButton
-    progressBar: qt.QProgressBar
-    statusLabel: qt.QLabel
-    resultWidget: qt.QWidget
-
-    exportButton: qt.QPushButton
-    dicomButton: qt.QPushButton
-    exportOptionsButton: ctk.ctkCollapsibleButton
-    exportFolderEdit: ctk.ctkPathLineEdit
-    jsonBox: qt.QCheckBox
-    csvBox: qt.QCheckBox
-    htmlBox: qt.QCheckBox
-    pdfBox: qt.QCheckBox
-    pngBox: qt.QCheckBox
 
     batchButton: ctk.ctkCollapsibleButton

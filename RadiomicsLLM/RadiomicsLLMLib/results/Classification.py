@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
-from ..panel.Background import Background, Steps
+from ..panel.Background import Background, Steps, pauseFor
 from ..scene.SegmentedVolume import SegmentedVolume, Snapshot
 from .SegmentResult import SegmentResult
 
 if TYPE_CHECKING:
-    from radllm_backend import Features, Prediction
+    from radllm_backend import Features, Lesion, Prediction
     from radllm_backend.features.extraction import Settings
 
     from ..backend.Backend import Backend, ServedModel
 
+Extract = Callable[["Lesion", "Settings"], "Features"]
 Approve = Callable[["ServedModel", Sequence["Features"]], bool]
 _LOADED, _MEASURED = 0.2, 0.6  # of the progress
 
@@ -35,8 +36,12 @@ class Classification:
     """A name that the backend knows, or a folder."""
     settings: str | None = None
     """A preset or a PyRadiomics parameter file instead of the settings the model was trained with."""
+    extract: Extract | None = None
+    """What measures a lesion; None for PyRadiomics in Slicer's own Python."""
     approve: Approve | None = None
     """Asked, on the main thread, before anything is sent: with the model, and the lesions' features."""
+    findings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What the radiologist found, by segment ID and descriptor: words of the closed vocabularies."""
     _problems: dict[str, str] = field(default_factory=dict)
 
     def steps(self) -> Steps[list[SegmentResult]]:
@@ -50,7 +55,7 @@ class Classification:
         load = partial(self.backend.model, self.model)
         model = yield from Background(_("Loading the model {model}").format(model=_lastPart(self.model)), load)
         settings = yield from Background(_("Reading the settings"), partial(self._settingsFor, model), _LOADED)
-        features = yield from self._measure(settings)
+        features = (yield from self._measure(settings)) if settings else self._found()
         if features and self.approve and not self.approve(model, list(features.values())):
             raise RadllmError(_("Nothing was sent, so nothing was classified."))
         predictions = yield from self._ask(model, features)
@@ -65,9 +70,12 @@ class Classification:
             for segmentId in self.segmentIds
         ]
 
-    def _settingsFor(self, model: ServedModel) -> Settings:
+    def _settingsFor(self, model: ServedModel) -> Settings | None:
+        """None for a model that reads findings alone: nothing is measured for it."""
         from radllm_backend.features.extraction import load_settings
 
+        if self.backend.card(self.model)["settings_name"] is None:
+            return None
         return load_settings(self.settings) if self.settings else model.settings
 
     def _measure(self, settings: Settings) -> Steps[dict[str, Features]]:
@@ -75,12 +83,40 @@ class Classification:
         for segmentId, fraction in self._withFractions(_LOADED, _MEASURED):
             sentence = _("Measuring {segment}").format(segment=self.source.segmentName(segmentId))
             try:
-                snapshot = self.source.snapshot(segmentId)
-                measure = partial(_measured, snapshot, settings)
+                snapshot = yield from self.source.snapshot(segmentId, pauseFor(sentence, fraction))
+                measure = partial(_measured, snapshot, settings, self.extract, self._canonical(segmentId))
                 features[segmentId] = yield from Background(sentence, measure, fraction)
             except Exception as error:
                 self._problems[segmentId] = _inOneSentence(error)
         return features
+
+    def _found(self) -> dict[str, Features]:
+        """What the radiologist found is all that the model reads."""
+        from radllm_backend import Features, RadllmError
+
+        features = {}
+        for segmentId in self.segmentIds:
+            try:
+                self._require(segmentId)
+                features[segmentId] = Features(values={}, descriptors=self._canonical(segmentId))
+            except RadllmError as error:
+                self._problems[segmentId] = _inOneSentence(error)
+        return features
+
+    def _require(self, segmentId: str) -> None:
+        from radllm_backend import RadllmError
+
+        segmentation = self.source.segmentationNode.GetSegmentation()
+        if not self.source.isInScene() or not segmentation.GetSegment(segmentId):
+            sentence = _("There is no segment with the ID '{segment}' any more: choose another one.")
+            raise RadllmError(sentence.format(segment=segmentId))
+
+    def _canonical(self, segmentId: str) -> dict[str, str]:
+        """The findings of a segment; RadllmError for a word outside the vocabularies."""
+        from radllm_backend.features.descriptors import canonical
+
+        given = {name: canonical(name, text) for name, text in self.findings.get(segmentId, {}).items()}
+        return {name: value for name, value in given.items() if value}
 
     def _ask(self, model: ServedModel, features: dict[str, Features]) -> Steps[dict[str, Prediction]]:
         from radllm_backend.server.client import ServerError
@@ -110,10 +146,10 @@ class Classification:
         return [(segmentId, start + index * step) for index, segmentId in enumerate(self.segmentIds)]
 
 
-def _measured(snapshot: Snapshot, settings: Settings) -> Features:
+def _measured(snapshot: Snapshot, settings: Settings, measure: Extract | None, findings: dict[str, str]) -> Features:
     from radllm_backend import extract
 
-    return extract(snapshot.lesion(), settings)
+    return (measure or extract)(snapshot.lesion(), settings).model_copy(update={"descriptors": findings})
 
 
 def _inOneSentence(error: Exception) -> str:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import slicer
 from slicer.i18n import tr as _
 
+from ..panel.Background import Steps
 from ..scene.SegmentedVolume import SegmentedVolume, Snapshot
+from ..scene.VoxelCopy import Pause
 from .SceneResults import volumeOfResults
 from .SegmentResult import SegmentResult
 
@@ -38,15 +40,19 @@ class ClassifiedLesions:
             return _("The volume of these results was removed from the scene: load it, and classify again.")
         return ""
 
-    def lesion(self, result: SegmentResult) -> Callable[[], Lesion]:
-        """Look at the scene, on the main thread; what is returned makes the lesion on any thread.
+    def lesion(self, result: SegmentResult, pause: Pause) -> Steps[Callable[[], Lesion | None]]:
+        """Look at the scene, in steps on the main thread; what is returned makes the lesion on any thread: None where
+        the model read the radiologist's findings alone, so that nobody knows whether the image is still the same.
 
         Raises:
             RadllmError: nodes or segment are gone; from the function also where it is another lesion by now.
         """
         assert self._source is not None
         assert result.prediction is not None
-        return partial(_asClassified, self._source.snapshot(result.segmentId), result.prediction)
+        if result.prediction.extraction is None:
+            return lambda: None
+        snapshot = yield from self._source.snapshot(result.segmentId, pause)
+        return partial(_asClassified, snapshot, result.prediction)
 
 
 def _asClassified(snapshot: Snapshot, prediction: Prediction) -> Lesion:

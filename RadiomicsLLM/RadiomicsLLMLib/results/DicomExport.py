@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
-from ..panel.Background import Background, Steps
+from ..panel.Background import Background, Steps, pauseFor
 from ..scene.DicomDatabase import DicomDatabase
 from .ClassifiedLesions import ClassifiedLesions
 from .SegmentResult import SegmentResult
@@ -32,6 +32,8 @@ class DicomExport:
         """Why nothing can be added, and what to do; empty where something can."""
         if obstacle := self.lesions.obstacle():
             return obstacle
+        if any(result.prediction and result.prediction.extraction is None for result in self.lesions.results):
+            return _("The model read findings and no image: DICOM files are written of measured lesions.")
         if not self.database.holds(self.lesions.volumeNode):
             return _("The volume did not come from DICOM: load it with Slicer's module DICOM, and classify again.")
         if not self.database.isOpen():
@@ -51,8 +53,9 @@ class DicomExport:
         # On Windows a cancelled step may still have a file open.
         with tempfile.TemporaryDirectory(prefix="RadiomicsLLM-", ignore_cleanup_errors=True) as folder:
             for index, result in enumerate(self.lesions.results):
-                write = partial(_write, Path(folder) / str(index), files, self.lesions.lesion(result), result)
                 sentence = _("Writing DICOM of {segment}").format(segment=result.segmentName)
+                lesion = yield from self.lesions.lesion(result, pauseFor(sentence, index / count))
+                write = partial(_write, Path(folder) / str(index), files, lesion, result)
                 yield from Background(sentence, write, index / count)
             self.database.add(Path(folder))
         sentence = _("Added to the DICOM database, each with a segmentation and a structured report: {segments}.")
@@ -65,10 +68,14 @@ def _files(files: Sequence[Path]) -> SourceFiles:
     return SourceFiles.of_files(files)
 
 
-def _write(folder: Path, files: Callable[[], SourceFiles], lesion: Callable[[], Lesion], result: SegmentResult) -> None:
+def _write(
+    folder: Path, files: Callable[[], SourceFiles], lesion: Callable[[], Lesion | None], result: SegmentResult
+) -> None:
     from radllm_backend.reports.dicom import write_dicom
 
+    measured = lesion()
     assert result.prediction is not None
+    assert measured is not None
     folder.mkdir()
     # With the patient, as in the image's own files: Slicer makes up another one where the ID is empty.
-    write_dicom(folder, files(), lesion(), result.prediction, identifiers=True)
+    write_dicom(folder, files(), measured, result.prediction, identifiers=True)

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from radllm_backend import Prediction
     from radllm_backend.models.prediction import DescriptorShare, FeatureShare
 
-CALL_COLORS = {"likely benign": "#1f7a6f", "uncertain": "#9a6700", "likely malignant": "#b83246"}
+CALL_COLORS = {"likely benign": "#1f6aa5", "uncertain": "#7a5200", "likely malignant": "#b4451f"}
+"""Those of the report's page; the word stands beside each of them."""
 NO_CALL_COLOR = "#6b6b6b"
 WIDTH = 340
 """Of either picture: a panel of 400 pixels without its margins."""
@@ -30,7 +31,9 @@ def probabilityPicture(prediction: Prediction, ink: qt.QColor) -> qt.QPixmap:
     painter.fillRect(0, _BAR_TOP, WIDTH, _BAR_HEIGHT, qt.QColor(128, 128, 128, 70))
     if prediction.band:
         low, high = round(WIDTH * prediction.band.low), round(WIDTH * prediction.band.high)
-        brush = qt.QBrush(qt.QColor(CALL_COLORS["uncertain"]), qt.Qt.BDiagPattern)
+        hatching = qt.QColor(ink)
+        hatching.setAlpha(150)
+        brush = qt.QBrush(hatching, qt.Qt.BDiagPattern)
         painter.fillRect(qt.QRect(low, _BAR_TOP, max(2, high - low), _BAR_HEIGHT), brush)
     filled = max(2, round(WIDTH * prediction.probability))
     painter.fillRect(0, _BAR_TOP + 3, filled, _BAR_HEIGHT - 6, qt.QColor(CALL_COLORS[prediction.call]))

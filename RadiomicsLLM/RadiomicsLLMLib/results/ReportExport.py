@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
-from ..panel.Background import Background, Steps
+from ..panel.Background import Background, Steps, pauseFor
 from .ClassifiedLesions import ClassifiedLesions
 from .SegmentResult import SegmentResult
 
@@ -36,6 +36,11 @@ class ReportExport:
     """The content of the chosen model's ``model.json``; RadllmError where it is not known."""
     _made: list[Path] = field(default_factory=list)
 
+    @property
+    def folders(self) -> Sequence[Path]:
+        """What was made: one a lesion, in the order of their results."""
+        return self._made
+
     def steps(self) -> Steps[str]:
         """All lesions or none; returns one sentence on what lies where.
 
@@ -55,8 +60,9 @@ class ReportExport:
         count, written = len(self.lesions.results), []
         for index, result in enumerate(self.lesions.results):
             target = self.folder / f"{_PREFIX}{number + index}"
-            write = partial(self._writeOne, target, result, self.lesions.lesion(result), card)
             sentence = _("Writing the report of {segment}").format(segment=result.segmentName)
+            lesion = yield from self.lesions.lesion(result, pauseFor(sentence, index / count))
+            write = partial(self._writeOne, target, result, lesion, card)
             self._made.append(target)
             yield from Background(sentence, write, index / count)
             written.append(f"{target.name} ({result.segmentName})")
@@ -64,7 +70,7 @@ class ReportExport:
         return sentence.format(folder=self.folder.name, written=", ".join(written))
 
     def _writeOne(
-        self, target: Path, result: SegmentResult, lesion: Callable[[], Lesion], card: ModelCard | None
+        self, target: Path, result: SegmentResult, lesion: Callable[[], Lesion | None], card: ModelCard | None
     ) -> None:
         from radllm_backend.reports.files import write_reports
 

@@ -21,13 +21,16 @@ class ResultPanel:
         *,
         onChosen: Callable[[SegmentResult], None],
         onPlot: Callable[[SegmentResult], None],
+        onCurrent: Callable[[], None],
     ) -> None:
         """
         Args:
             onChosen: called when the user clicks a row.
+            onCurrent: called when another row is shown, clicked or not.
             onPlot: called when the user wants a chart in Slicer's plot view.
         """
         self._layout, self._onChosen, self._onPlot = layout, onChosen, onPlot
+        self._onShown = onCurrent
         self._results: list[SegmentResult] = []
         self._card: qt.QFrame | None = None
         self.table = _emptyTable()
@@ -39,6 +42,12 @@ class ResultPanel:
     def results(self) -> Sequence[SegmentResult]:
         """What is shown."""
         return self._results
+
+    @property
+    def chosen(self) -> SegmentResult | None:
+        """The result of the chosen row."""
+        row = self.table.currentRow()
+        return self._results[row] if 0 <= row < len(self._results) else None
 
     def clear(self) -> None:
         """Show nothing."""
@@ -63,6 +72,7 @@ class ResultPanel:
 
     def _onCurrent(self, row: int, _column: int, _rowBefore: int, _columnBefore: int) -> None:
         self._showCard(row)
+        self._onShown()
 
     def _showCard(self, row: int) -> None:
         if self._card is not None:

@@ -26,13 +26,24 @@ COLUMNS = (
     "segment_id",
     "notice",
 )
-FEATURE_COLUMNS = ("segment", "feature", "name", "value", "standardised", "training_percentile", "effect", "segment_id")
+FEATURE_COLUMNS = (
+    "segment",
+    "feature",
+    "name",
+    "value",
+    "unit",
+    "standardised",
+    "training_percentile",
+    "effect",
+    "segment_id",
+)
 VOLUME = "RadiomicsLLM.volume"
 """The reference of both tables to the volume that was classified."""
 
 
 class ResultTable:
-    """Two tables of a segmentation: one row a segment, also for those that failed; and one row a feature.
+    """Two tables of a segmentation: one row a segment, also for those that failed; and one row a feature
+    or finding that the model read.
 
     Every cell is text, a number with all its digits: Slicer saves numeric columns to six digits.
     """
@@ -105,17 +116,39 @@ def _cells(result: SegmentResult) -> dict[str, str]:
 
 
 def _featureRows(result: SegmentResult) -> Iterable[dict[str, str]]:
-    for share in result.prediction.features if result.prediction else ():
+    if result.prediction is None:
+        return
+    extraction = result.prediction.extraction
+    for share in result.prediction.features:
         yield {
             "segment": result.segmentName,
             "segment_id": result.segmentId,
             "feature": share.feature,
             "name": share.name,
             "value": repr(share.value),
+            "unit": _unit(share.feature, extraction.geometry.spacing_known) if extraction else "",
             "standardised": repr(share.standardised),
             "training_percentile": repr(share.training_percentile),
             "effect": "" if share.effect is None else repr(share.effect),
         }
+    for finding in result.prediction.descriptors:
+        if finding.value:
+            yield {
+                "segment": result.segmentName,
+                "segment_id": result.segmentId,
+                "feature": finding.descriptor,
+                "name": finding.name,
+                "value": finding.value,
+                "effect": "" if finding.effect is None else repr(finding.effect),
+            }
+
+
+def _unit(feature: str, spacingKnown: bool) -> str:
+    """Empty for a number without one."""
+    from radllm_backend.reports.dicom_codes import NO_UNITS, unit_of
+
+    unit = unit_of(feature, spacingKnown)
+    return "" if unit == NO_UNITS else unit.value.strip("{}")
 
 
 def _oneLine(text: str) -> str:

@@ -24,15 +24,21 @@ def registerSampleLesions(thumbnail: Path) -> None:
         category="RadiomicsLLM",
         sampleName=NAME,
         thumbnailFileName=str(thumbnail),
-        uris=None,
-        fileNames=None,
-        nodeNames=[NAME],
-        customDownloader=lambda _source: loadSampleLesions(),
+        uris="",  # nothing is downloaded; Slicer asks for a text or a list all the same
+        fileNames="",
+        nodeNames=NAME,
+        customDownloader=_load,
     )
 
 
 def loadSampleLesions() -> list[slicer.vtkMRMLNode]:
-    """A picture with a smooth and a spiculated lesion, and their segmentation; both are synthetic and no patient's."""
+    """A picture with a smooth and a spiculated lesion, and their segmentation; both are synthetic and no patient's.
+
+    The slice views show them.
+
+    Returns:
+        The volume, and the segmentation.
+    """
     from radllm_backend.datasets.phantoms import KINDS, make_phantom
 
     phantoms = [make_phantom(kind) for kind in KINDS]
@@ -51,4 +57,10 @@ def loadSampleLesions() -> list[slicer.vtkMRMLNode]:
         mask[:, number * width : (number + 1) * width] = phantom.mask > 0
         segmentationNode.GetSegmentation().AddEmptySegment(phantom.kind, phantom.kind.capitalize())
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask[np.newaxis], segmentationNode, phantom.kind, volumeNode)
+    slicer.util.setSliceViewerLayers(background=volumeNode, fit=True)
     return [volumeNode, segmentationNode]
+
+
+def _load(_source: object) -> list[slicer.vtkMRMLNode]:
+    """Always the same function, by which Slicer knows what is registered already."""
+    return loadSampleLesions()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import qt
 import slicer
@@ -30,9 +31,7 @@ class SegmentChoice:
         if segmentationNode is not self._segmentationNode:
             self._segmentationNode, self._byHand = segmentationNode, {}
         self._list.blockSignals(True)
-        self._list.clear()
-        if segmentationNode:
-            self._fill(segmentationNode)
+        self._fill(segmentationNode)
         self._list.blockSignals(False)
         self._list.setFixedHeight(_FRAME + self._list.sizeHintForRow(0) * min(_MOST_ROWS_SHOWN, self._list.count))
         self._list.setVisible(self._list.count > 0)
@@ -42,15 +41,30 @@ class SegmentChoice:
         items = (self._list.item(row) for row in range(self._list.count))
         return [item.data(qt.Qt.UserRole) for item in items if item.checkState() == qt.Qt.Checked]
 
-    def _fill(self, segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
-        visible: Sequence[str] = visibleSegmentIds(segmentationNode)
-        segmentation = segmentationNode.GetSegmentation()
-        for segmentId in segmentation.GetSegmentIDs():
-            item = qt.QListWidgetItem(segmentation.GetSegment(segmentId).GetName())
-            item.setData(qt.Qt.UserRole, segmentId)
+    def _fill(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None) -> None:
+        """Change rows, and make none anew: the current one and the scroll position stay."""
+        visible: Sequence[str] = visibleSegmentIds(segmentationNode) if segmentationNode else []
+        segmentation: Any = segmentationNode.GetSegmentation() if segmentationNode else None
+        segmentIds: Sequence[str] = segmentation.GetSegmentIDs() if segmentation else []
+        for row, segmentId in enumerate(segmentIds):
+            item = self._itemOf(segmentId, row)
+            item.setText(segmentation.GetSegment(segmentId).GetName())
             chosen = self._byHand.get(segmentId, segmentId in visible)
             item.setCheckState(qt.Qt.Checked if chosen else qt.Qt.Unchecked)
-            self._list.addItem(item)
+        while self._list.count > len(segmentIds):
+            self._list.takeItem(len(segmentIds))
+
+    def _itemOf(self, segmentId: str, row: int) -> qt.QListWidgetItem:
+        """The segment's item in that row; what is of segments that are gone makes place for it."""
+        for place in range(row, self._list.count):
+            if self._list.item(place).data(qt.Qt.UserRole) == segmentId:
+                for _gone in range(place - row):
+                    self._list.takeItem(row)
+                return self._list.item(row)
+        item = qt.QListWidgetItem()
+        item.setData(qt.Qt.UserRole, segmentId)
+        self._list.insertItem(row, item)
+        return item
 
     def _onItemChanged(self, item: qt.QListWidgetItem) -> None:
         self._byHand[item.data(qt.Qt.UserRole)] = item.checkState() == qt.Qt.Checked

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer
-import vtk
 from slicer.i18n import tr as _
+
+from ..panel.Background import Steps, pauseFor, runHere
+from .SegmentMask import SegmentMask, maskSteps
+from .VoxelCopy import Grid, Pause, copyVoxels
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -24,39 +27,42 @@ class Voxels:
 
     array: np.ndarray
     """[slices × rows × columns], of a colour picture also × components."""
-    ijkToRas: np.ndarray
-    spacing: tuple[float, float, float]
-    """Millimetres, along columns, rows and slices."""
+    grid: Grid
 
+    @cached_property
     def image(self) -> sitk.Image:
-        """As SimpleITK has it: its axes are LPS, Slicer's RAS."""
+        """As SimpleITK has it: its axes are LPS, Slicer's RAS. Takes long: not for the main thread."""
         import SimpleITK as sitk
 
         image = sitk.GetImageFromArray(self.array, isVector=self.array.ndim == 4)
-        ijkToLps = np.diag([-1, -1, 1, 1]) @ self.ijkToRas
-        image.SetSpacing(self.spacing)
+        ijkToLps = np.diag([-1, -1, 1, 1]) @ self.grid.ijkToRas
+        image.SetSpacing(self.grid.spacing)
         image.SetOrigin(ijkToLps[:3, 3].tolist())
-        image.SetDirection((ijkToLps[:3, :3] / np.array(self.spacing)).ravel().tolist())
+        image.SetDirection((ijkToLps[:3, :3] / np.array(self.grid.spacing)).ravel().tolist())
         return image
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A segment and its volume as they are now: other threads may read it whatever becomes of the scene."""
+    """A segment and its volume as they were at one moment: other threads may read it whatever becomes of the scene."""
 
     segmentName: str
     voxels: Voxels
-    mask: Voxels
+    mask: SegmentMask
     modality: str | None
     spacingKnown: bool
 
     def lesion(self) -> Lesion:
         """The lesion that the segment marks; RadllmError where it cannot be used."""
+        import SimpleITK as sitk
+
         from radllm_backend import Lesion
 
+        mask = sitk.GetImageFromArray(self.mask.on(self.voxels.grid.shape))
+        mask.CopyInformation(self.voxels.image)
         return Lesion.from_images(
-            self.voxels.image(),
-            self.mask.image(),
+            self.voxels.image,
+            mask,
             modality=self.modality,
             spacing_known=self.spacingKnown,
             segment=self.segmentName,
@@ -79,6 +85,7 @@ class SegmentedVolume:
         self.volumeNode = volumeNode
         self.segmentationNode = segmentationNode
         self._modality = modality
+        self._voxels: Voxels | None = None
 
     def isInScene(self) -> bool:
         """Whether both nodes are still there."""
@@ -89,8 +96,11 @@ class SegmentedVolume:
         segment = self.segmentationNode.GetSegmentation().GetSegment(segmentId)
         return segment.GetName() if segment else segmentId
 
-    def snapshot(self, segmentId: str) -> Snapshot:
-        """A segment on the volume's grid. Only on the main thread.
+    def snapshot(self, segmentId: str, pause: Pause) -> Steps[Snapshot]:
+        """A segment on the volume's grid, in steps of some milliseconds on the main thread.
+
+        Args:
+            pause: makes the steps between which Slicer goes on.
 
         Raises:
             RadllmError: the nodes or the segment are gone, or the volume has no voxels.
@@ -99,49 +109,20 @@ class SegmentedVolume:
 
         if not self.isInScene():
             raise RadllmError(_("The volume or the segmentation was removed from the scene: choose another one."))
-        return Snapshot(
-            self.segmentName(segmentId),
-            self._voxels,
-            self._mask(segmentId),
-            self._modality or _dicomModality(self.volumeNode),
-            _spacingIsKnown(self.volumeNode),
-        )
-
-    def lesion(self, segmentId: str) -> Lesion:
-        """The lesion that a segment marks; RadllmError where there is none or it cannot be used."""
-        return self.snapshot(segmentId).lesion()
-
-    @cached_property
-    def _voxels(self) -> Voxels:
-        from radllm_backend import RadllmError
-
-        if self.volumeNode.GetImageData() is None:
-            name = self.volumeNode.GetName()
-            raise RadllmError(_("The volume '{name}' has no voxels: load it again.").format(name=name))
-        return _copied(self.volumeNode)
-
-    def _mask(self, segmentId: str) -> Voxels:
-        """Through a labelmap node that is in the scene only meanwhile."""
-        from radllm_backend import RadllmError
-
         if not self.segmentationNode.GetSegmentation().GetSegment(segmentId):
             sentence = _("There is no segment with the ID '{segment}' any more: choose another one.")
             raise RadllmError(sentence.format(segment=segmentId))
-        segmentIds = vtk.vtkStringArray()
-        segmentIds.InsertNextValue(segmentId)
-        labelmapNode = slicer.vtkMRMLLabelMapVolumeNode()
-        labelmapNode.SetHideFromEditors(True)
-        slicer.mrmlScene.AddNode(labelmapNode)
-        try:
-            exported = slicer.modules.segmentations.logic().ExportSegmentsToLabelmapNode(
-                self.segmentationNode, segmentIds, labelmapNode, self.volumeNode
-            )
-            if not exported:
-                sentence = _("Slicer cannot rasterise the segment '{segment}': draw it anew.")
-                raise RadllmError(sentence.format(segment=self.segmentName(segmentId)))
-            return _copied(labelmapNode)
-        finally:
-            _removeWithDisplay(labelmapNode)
+        if self._voxels is None:
+            self._voxels = yield from _copied(self.volumeNode, pause)
+        name = self.segmentName(segmentId)
+        nodes = self.volumeNode, self.segmentationNode
+        mask = yield from maskSteps(*nodes, segmentId, self._voxels.grid, pause)
+        modality = self._modality or _dicomModality(self.volumeNode)
+        return Snapshot(name, self._voxels, mask, modality, _spacingIsKnown(self._voxels.grid))
+
+    def lesion(self, segmentId: str) -> Lesion:
+        """The lesion that a segment marks, for scripts; RadllmError where there is none or it cannot be used."""
+        return runHere(self.snapshot(segmentId, pauseFor(""))).lesion()
 
 
 def visibleSegmentIds(segmentationNode: slicer.vtkMRMLSegmentationNode) -> Sequence[str]:
@@ -151,20 +132,15 @@ def visibleSegmentIds(segmentationNode: slicer.vtkMRMLSegmentationNode) -> Seque
     return [segmentId for segmentId in segmentIds if not displayNode or displayNode.GetSegmentVisibility(segmentId)]
 
 
-def _copied(volumeNode: slicer.vtkMRMLVolumeNode) -> Voxels:
-    ijkToRas = vtk.vtkMatrix4x4()
-    volumeNode.GetIJKToRASMatrix(ijkToRas)
-    array = np.array(slicer.util.arrayFromVolume(volumeNode))
-    return Voxels(array, np.array(slicer.util.arrayFromVTKMatrix(ijkToRas)), tuple(volumeNode.GetSpacing()))
+def _copied(volumeNode: slicer.vtkMRMLVolumeNode, pause: Pause) -> Steps[Voxels]:
+    from radllm_backend import RadllmError
 
-
-def _removeWithDisplay(labelmapNode: slicer.vtkMRMLLabelMapVolumeNode) -> None:
-    """Remove an exported labelmap with the display and the colour table that the export made for it."""
-    displayNode = labelmapNode.GetDisplayNode()
-    colorNode = displayNode.GetColorNode() if displayNode else None
-    for node in (colorNode, displayNode, labelmapNode):
-        if node:
-            slicer.mrmlScene.RemoveNode(node)
+    imageData = volumeNode.GetImageData()
+    if imageData is None or imageData.GetPointData().GetScalars() is None:
+        name = volumeNode.GetName()
+        raise RadllmError(_("The volume '{name}' has no voxels: load it again.").format(name=name))
+    grid = Grid.of(volumeNode)
+    return Voxels((yield from copyVoxels(imageData, pause)), grid)
 
 
 def _dicomModality(volumeNode: slicer.vtkMRMLVolumeNode) -> str | None:
@@ -178,6 +154,6 @@ def _dicomModality(volumeNode: slicer.vtkMRMLVolumeNode) -> str | None:
     return modality if modality in MODALITIES else None
 
 
-def _spacingIsKnown(volumeNode: slicer.vtkMRMLVolumeNode) -> bool:
+def _spacingIsKnown(grid: Grid) -> bool:
     """Slicer gives the pixels of a picture without spacing (PNG, JPEG) 1 mm; nothing else tells them apart."""
-    return bool(volumeNode.GetImageData().GetDimensions()[2] > 1 or volumeNode.GetSpacing()[:2] != (1.0, 1.0))
+    return bool(grid.shape[0] > 1 or grid.spacing[:2] != (1.0, 1.0))

@@ -16,12 +16,12 @@ import qt
 from slicer.i18n import tr as _
 
 from ..backend.BackendEnvironment import BackendEnvironment, version
+from ..backend.BackendPython import programCode
 from ..backend.SlicerPackages import SlicerPackages
 from ..panel.BackgroundSteps import BackgroundSteps, Step
 from ..panel.PanelWidgets import makeButton, makeLabel, makeRow
 
 _INTERVAL = 100  # milliseconds
-# In a process of its own: it imports torch, where there is one, and Slicer's Python should not.
 _EXAMINE = """
 import dataclasses, json
 try:
@@ -35,8 +35,8 @@ _MEASURING = {"radllm_backend", "numpy", "SimpleITK", "radiomics", "pylibjpeg-rl
 """What Slicer's own Python is asked for where the language model runs elsewhere, beside what cannot be imported."""
 _ELSEWHERE = {"radiomics", "pylibjpeg-rle", "imagecodecs", "SimpleITK"}
 """What a server, which gets names and numbers, never uses."""
-_TRAINING = {"lightgbm", "matplotlib", "peft", "skops"}
-_EXTENSIONS = {"radiomics": "SlicerRadiomics", "torch": "PyTorch", "radllm_backend": "RadiomicsLLM"}
+_TRAINING = {"lightgbm", "matplotlib", "peft", "skops", "torch", "transformers"}
+_EXTENSIONS = {"radiomics": "SlicerRadiomics", "radllm_backend": "RadiomicsLLM"}
 
 
 class _Finding(TypedDict):
@@ -49,7 +49,7 @@ class _Finding(TypedDict):
 
 
 class DoctorPanel:
-    """Fills a layout with the findings on Slicer's own Python and on the local server's environment."""
+    """Fills a layout with the findings on Slicer's own Python and on the local server's packages."""
 
     def __init__(self, layout: qt.QVBoxLayout, environment: BackendEnvironment, packages: SlicerPackages) -> None:
         self._environment, self._packages = environment, packages
@@ -84,10 +84,12 @@ class DoctorPanel:
         self._inSlicer = inSlicer
         # What this process finds, also below folders that extensions brought.
         here = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self._jobs = {_("Slicer's Python"): _examination(self._packages.python(), here)}
+        self._jobs = {_("Slicer's Python"): _examination(self._packages.python(), here, ["-c", _EXAMINE])}
         if self._environment.isReady():
-            variables = self._environment.variables(self._packages.variables(self._environment.base))
-            self._jobs[_("Local server")] = _examination(str(self._environment.python), variables)
+            python = str(self._environment.python)
+            inherited = self._packages.variables(self._packages.python() if self._environment.isSlicers else python)
+            job = _examination(python, self._environment.variables(inherited), programCode(self._environment, _EXAMINE))
+            self._jobs[_("Local server")] = job
         for job in self._jobs.values():
             job.start()
         self._timer.start()
@@ -127,6 +129,9 @@ class DoctorPanel:
         missing = [finding for place in self._jobs for finding in self._of(place) if _isObstacle(finding)]
         if missing:
             return _("Not everything works: do what stands beside each cross ({count}).").format(count=len(missing))
+        if not self._environment.isReady():
+            works = _("Classifying in this Slicer works.") if self._inSlicer else _("Measuring in this Slicer works.")
+            return f"{works} " + _("The local server, which a batch needs too, is not set up.")
         return _("Everything that was examined works.")
 
     def _versions(self) -> list[str]:
@@ -162,8 +167,8 @@ def withoutUser(text: str) -> str:
     return re.sub(rf"(?<=[\\/]){re.escape(getpass.getuser())}(?=[\\/\s]|$)", "USER", text)
 
 
-def _examination(python: str, variables: Mapping[str, str]) -> BackgroundSteps:
-    return BackgroundSteps([Step(_("Examining"), [python, "-c", _EXAMINE])], variables)
+def _examination(python: str, variables: Mapping[str, str], program: Sequence[str]) -> BackgroundSteps:
+    return BackgroundSteps([Step(_("Examining"), [python, *program])], variables)
 
 
 def _findings(job: BackgroundSteps) -> Sequence[_Finding]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Sequence
 
 import ctk
 import qt
@@ -14,20 +13,15 @@ import slicer.util
 from slicer.i18n import tr as _
 
 from ..backend.BackendEnvironment import BackendEnvironment
-from ..backend.Requirements import isMissing
+from ..backend.FirstUse import BASE_MODEL, FirstUse
+from ..backend.Requirements import READING, Package, baseModelBytes, isMissing, missingPackages
 from ..backend.SlicerPackages import SlicerPackages
+from ..panel.BackgroundRun import BackgroundRun
 from ..panel.BackgroundSteps import BackgroundSteps, Step
 from ..panel.PanelWidgets import makeButton, makeFolded, makeLabel, makePathEdit, makeRow
 from .EnvironmentSetup import EnvironmentSetup
 
 _INTERVAL = 100  # milliseconds between two looks at what runs
-CONVERTERS = {"accelerate": "accelerate>=1.15", "gguf": "gguf>=0.17"}
-"""What fetching a base model needs, by import name."""
-_PULL = (
-    "import sys; from radllm_backend.language.base_models import pull; "
-    "pull('smollm2-135m-instruct', wheelhouse=__import__('pathlib').Path(sys.argv[1]) if sys.argv[1] else None, "
-    "progress=lambda sentence, done: print(sentence))"
-)
 
 
 class SetupPanel:
@@ -40,48 +34,58 @@ class SetupPanel:
         layout: qt.QVBoxLayout,
         environment: BackendEnvironment,
         packages: SlicerPackages,
-        slicerRequirements: Mapping[str, str],
+        uses: Collection[str],
         finished: Callable[[], None] = lambda: None,
         starting: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
-            slicerRequirements: what Slicer's own Python has to have, by import name; with ``torch`` among them, the
-                backend in Slicer itself, which also needs its base model.
+            uses: what Slicer's own Python needs packages for; with reading among them, it also needs a base model.
             finished: called whenever something was installed or removed, or failed.
-            starting: called before: what uses the environment has to end.
+            starting: called before: what uses the packages has to end.
         """
         self._environment, self._packages = environment, packages
         self._finished, self._starting = finished, starting
         self._job: BackgroundSteps | None = None
+        self._run: BackgroundRun[None] | None = None
+        self._firstUse = FirstUse(packages, lambda: self.wheels)
         self._shownLines = 0
-        self._requirements: Mapping[str, str] = {}
+        self._installProblem = ""
+        self._uses = uses
         self._widgets(layout)
         self._timer = qt.QTimer(self._bar)
         self._timer.setInterval(_INTERVAL)
         self._timer.connect("timeout()", self._look)
-        self.require(slicerRequirements)
+        self.update()
 
-    def require(self, slicerRequirements: Mapping[str, str]) -> None:
-        """Slicer's own Python shall have other packages: another backend was chosen."""
-        isComplete = "torch" in slicerRequirements
-        self._requirements = {**slicerRequirements, **CONVERTERS} if isComplete else slicerRequirements
+    @property
+    def wheels(self) -> str:
+        """The folder that holds all wheels, for a computer without a network; empty where none was chosen."""
+        return str(self._wheels.currentPath).strip()
+
+    def require(self, uses: Collection[str]) -> None:
+        """Slicer's own Python shall have packages for other uses: another backend was chosen."""
+        self._uses = uses
         self.update()
 
     def update(self) -> None:
         """Look again at what is installed. Quick."""
-        isRunning = self._job is not None and self._job.isRunning()
-        missing = self._missing()
-        self._state.text = self._sentence(isRunning)
-        self._slicerState.text = self._slicerSentence(missing)
+        isRunning = self._run is not None or (self._job is not None and self._job.isRunning())
+        missing = missingPackages(self._uses)
+        self._state.text = self._sentence()
+        if self._run is None:
+            self._slicerState.text = self._whatSlicerLacks(missing)
         self._bar.visible = self._cancel.visible = isRunning
         for button in (self._setUp, self._remove, self._install):
             button.enabled = not isRunning
-        self._remove.visible = self._environment.folder.exists() and not isRunning
-        self._install.visible = bool(missing) or self._runsInSlicer()
+        self._remove.visible = not isRunning
+        self._install.visible = self._readsHere() or bool(missing)
 
     def close(self) -> None:
         """Cancel what runs: the panel goes. Its timer goes with it."""
+        self._firstUse.cancel()
+        if self._run:
+            self._run.abandon()
         if self._job and self._job.isRunning():
             self._job.cancel()
             self._job.wait(10)
@@ -91,12 +95,12 @@ class SetupPanel:
         self._bar = qt.QProgressBar()
         self._bar.objectName = "setupProgressBar"
         self._bar.maximum = 1000
-        about = _("A private Python environment for the local server. Slicer's own packages stay as they are.")
+        about = _("Packages of its own for the local server and for batches. Slicer's own packages stay as they are.")
         self._setUp = makeButton("setupButton", _("Set up backend…"), about, self._onSetUp)
         self._cancel = makeButton(
             "setupCancelButton", _("Cancel"), _("Stop, and leave nothing behind."), self._onCancel
         )
-        about = _("Delete the local server's environment and its base models from this computer.")
+        about = _("Delete the local server's packages, and the base model, from this computer.")
         self._remove = makeButton("removeDownloadsButton", _("Remove downloads"), about, self._onRemove)
         self._slicerState = makeLabel("slicerPackagesLabel")
         about = _("Install what is missing in Slicer's own Python. You will be asked first.")
@@ -113,7 +117,10 @@ class SetupPanel:
         section = makeFolded("setupOptionsButton", _("Without a network, or with another Python"))
         about = _("A folder that holds the wheels of all packages. Empty: they are downloaded.")
         self._wheels = makePathEdit("wheelFolderEdit", ctk.ctkPathLineEdit.Dirs, about)
-        about = _("The Python 3.11 or newer to make the environment with. Empty: Slicer's.")
+        about = _(
+            "The Python 3.11 or newer that the packages are for. Empty: Slicer's. Where there is no SlicerRadiomics, "
+            "as on macOS, choose one that can build PyRadiomics: with a C compiler."
+        )
         self._python = makePathEdit("basePythonEdit", ctk.ctkPathLineEdit.Files, about)
         form = qt.QFormLayout(section)
         form.addRow(_("Folder of wheels:"), self._wheels)
@@ -129,10 +136,10 @@ class SetupPanel:
         qt.QVBoxLayout(section).addWidget(self._log)
         return section
 
-    def _sentence(self, isRunning: bool) -> str:
+    def _sentence(self) -> str:
         """The state of the local server's environment."""
         job = self._job
-        if job and isRunning:
+        if job and job.isRunning():
             return _("Cancelling…") if job.isCancelled else f"{job.sentence}…"
         state = self._environment.problem() or _("The local server is set up ({size} GB).").format(
             size=f"{self._environment.bytes / 1e9:.1f}"
@@ -141,18 +148,18 @@ class SetupPanel:
             return " ".join([job.problem or f"{state} {job.note}", _("The log has the details.")])
         return state
 
-    def _slicerSentence(self, missing: Mapping[str, str]) -> str:
+    def _whatSlicerLacks(self, missing: Sequence[Package]) -> str:
+        if self._installProblem:
+            return self._installProblem
         if not missing:
             return _("Slicer's own Python has every package that it needs.")
-        if "torch" in missing and not self._packages.canInstallTorch():
-            return _("PyTorch is missing in Slicer: install the extension PyTorch and restart Slicer.")
-        return _("Slicer's own Python lacks {packages}.").format(packages=", ".join(missing))
+        names = ", ".join(package.name for package in missing)
+        return _("Slicer's own Python lacks {packages}: the next Classify installs what is missing.").format(
+            packages=names
+        )
 
-    def _runsInSlicer(self) -> bool:
-        return "torch" in self._requirements
-
-    def _missing(self) -> dict[str, str]:
-        return {name: wanted for name, wanted in self._requirements.items() if isMissing(name)}
+    def _readsHere(self) -> bool:
+        return READING in self._uses
 
     # --- what the buttons do ---
 
@@ -160,73 +167,61 @@ class SetupPanel:
         if not slicer.util.confirmOkCancelDisplay(self._question(), _("Set up the local server")):
             return
         python = self._python.currentPath or self._packages.python()
-        variables = self._packages.variables(python)
-        self._begin(EnvironmentSetup(self._environment, python, variables, self._wheels.currentPath))
+        isSlicers = python == self._packages.python()
+        setup = EnvironmentSetup(
+            self._environment,
+            python,
+            self._packages.variables(python),
+            self.wheels,
+            isSlicers=isSlicers,
+            measures=not isSlicers and isMissing("radiomics"),
+        )
+        self._begin(setup)
 
     def _question(self) -> str:
-        if self._environment.isReady():
-            return self._modelQuestion()
         folder = self._environment.folder
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        free = f"{shutil.disk_usage(existing).free / 1e9:.0f}"
-        if self._wheels.currentPath:
-            source = _("Nothing is downloaded: packages and base model come from {wheels}.")
-            source = source.format(wheels=self._wheels.currentPath)
-        elif sys.platform.startswith("linux"):
-            # The registry's PyTorch for Linux comes with NVIDIA's libraries, whether there is a GPU or not.
-            source = _("About 0.6 GB are downloaded, or 3 GB where PyTorch comes with GPU libraries.")
+        if self.wheels:
+            source = _("Nothing is downloaded: packages and base model come from {wheels}.").format(wheels=self.wheels)
         else:
-            source = _("About 0.6 GB are downloaded.")
+            source = _("About 0.2 GB of packages are downloaded, and {base} MB for the base model.")
+            source = source.format(base=round(baseModelBytes() / 1e6))
         return _(
-            "PyTorch, transformers, a web server and the base model SmolLM2-135M (Apache-2.0) will be installed for "
-            "the local server in\n\n{folder}\n\n{source} They take 2 to 7 GB there, where {free} GB are free. Slicer's "
-            "own packages stay as they are. “Remove downloads” deletes everything again."
-        ).format(folder=folder, source=source, free=free)
-
-    def _modelQuestion(self) -> str:
-        return _(
-            "The base model SmolLM2-135M (Apache-2.0) will be installed, unless it is there: 0.1 GB to download, "
-            "0.6 GB on disk."
-        )
+            "A web server, the packages of the batch and the base model SmolLM2-135M-Instruct (Apache-2.0), 4-bit "
+            "(Q4_1) weights, expanded to fp32, will be installed for the local server, unless they are there. The "
+            "packages go to\n\n{folder}\n\n{source} They take 1 GB, where {free} GB are free. Slicer's own packages "
+            "stay as they are. “Remove downloads” deletes everything again."
+        ).format(folder=folder, source=source, free=f"{shutil.disk_usage(existing).free / 1e9:.0f}")
 
     def _onCancel(self, *_arguments: object) -> None:
+        self._firstUse.cancel()
+        if self._run:
+            self._run.cancel()
         if self._job:
             self._job.cancel()
         self.update()
 
     def _onRemove(self, *_arguments: object) -> None:
-        text = _("The local server's environment and its base models will be deleted:\n\n{folder}")
+        text = _("The local server's packages will be deleted, and the base model:\n\n{folder}")
         text = text.format(folder=self._environment.folder)
         if slicer.util.confirmOkCancelDisplay(text, _("Remove downloads")):
-            self._begin(BackgroundSteps([Step(_("Removing"), self._environment.remove)], os.environ))
+            steps = [Step(_("Removing"), self._environment.remove), Step(_("Removing"), _removeBaseModel)]
+            self._begin(BackgroundSteps(steps, os.environ))
 
     def _onInstall(self, *_arguments: object) -> None:
-        try:
-            isDone = self._installTorch() and self._installPackages()
-        except subprocess.CalledProcessError:
-            self._slicerState.text = _("The packages could not be installed: Slicer's Python console says why.")
-            return
-        if isDone and self._runsInSlicer() and slicer.util.confirmOkCancelDisplay(self._modelQuestion()):
-            self._begin(self._pulling())
-        else:
+        def finished(_answer: None, error: BaseException | None) -> None:
+            self._run, self._installProblem = None, str(error or "")
             self.update()
             self._finished()
 
-    def _installTorch(self) -> bool:
-        """Whether there is PyTorch, or none is needed. It comes first: pip would else choose a build of its own."""
-        if "torch" not in self._missing():
-            return True
-        return self._packages.canInstallTorch() and self._packages.installTorch()
+        def told(sentence: str, fraction: float) -> None:
+            self._slicerState.text = f"{sentence}…"
+            self._bar.value = round(1000 * fraction)
 
-    def _installPackages(self) -> bool:
-        requirements = [wanted for name, wanted in self._missing().items() if name != "torch"]
-        return not requirements or self._packages.install(requirements)
-
-    def _pulling(self) -> BackgroundSteps:
-        """The base model for Slicer's own Python, unless it is there."""
-        command = [self._packages.python(), "-c", _PULL, self._wheels.currentPath]
-        variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        return BackgroundSteps([Step(_("Fetching the base model"), command, expectedLines=3)], variables)
+        steps = self._firstUse.steps(self._uses, BASE_MODEL if self._readsHere() else "")
+        self._run = BackgroundRun(steps, told=told, finished=finished)
+        self.update()
+        self._run.start()
 
     # --- while it runs ---
 
@@ -244,7 +239,7 @@ class SetupPanel:
         # Slicer lets other threads run while Python waits, and hardly otherwise.
         isOver = self._job.wait(0.01)
         self._bar.value = round(1000 * self._job.fraction)
-        self._state.text = self._sentence(not isOver)
+        self._state.text = self._sentence()
         self._showLog(self._job)
         if isOver:
             self._timer.stop()
@@ -257,3 +252,15 @@ class SetupPanel:
         self._shownLines = job.lineCount
         self._log.setPlainText("\n".join(job.log))
         self._log.verticalScrollBar().setValue(self._log.verticalScrollBar().maximum)
+
+
+def _removeBaseModel() -> None:
+    """It lies in the user's own cache, which ``radllm`` shares; one that the user has named is left alone."""
+    if os.environ.get("RADLLM_CACHE"):
+        return
+    with contextlib.suppress(ImportError):  # without packages there is none
+        from radllm_backend.errors import RadllmError
+        from radllm_backend.language.base_models import remove
+
+        with contextlib.suppress(RadllmError):  # it is not there
+            remove(BASE_MODEL)

@@ -6,14 +6,11 @@ from collections.abc import Callable
 
 from ..backend.BackendEnvironment import BackendEnvironment
 from ..backend.BackendPython import environmentFolder
-from ..backend.Requirements import DICOM_PACKAGES, EXTRACTION_PACKAGES, MODEL_PACKAGES, REPORT_PACKAGES
+from ..backend.Requirements import READS_ELSEWHERE, READS_HERE
 from ..backend.SlicerPackages import SlicerPackages
 from ..panel.PanelUi import PanelUi
 from .DoctorPanel import DoctorPanel
 from .SetupPanel import SetupPanel
-
-_ALWAYS = {**EXTRACTION_PACKAGES, **REPORT_PACKAGES, **DICOM_PACKAGES}
-_IN_SLICER = {**_ALWAYS, **MODEL_PACKAGES, "torch": "torch>=2.6"}
 
 
 class SetupSections:
@@ -25,12 +22,19 @@ class SetupSections:
             starting: called before something is installed or removed: what uses it has to end.
             finished: called whenever something was installed or removed, or failed.
         """
-        environment, packages = BackendEnvironment(environmentFolder()), SlicerPackages()
+        environment, self.packages = BackendEnvironment(environmentFolder()), SlicerPackages()
         self._inSlicer = False
         self._doctorButton = ui.doctorButton
-        self._setup = SetupPanel(ui.setupButton.layout(), environment, packages, _ALWAYS, finished, starting=starting)
-        self._doctor = DoctorPanel(ui.doctorButton.layout(), environment, packages)
+        self._setup = SetupPanel(
+            ui.setupSectionButton.layout(), environment, self.packages, READS_ELSEWHERE, finished, starting=starting
+        )
+        self._doctor = DoctorPanel(ui.doctorButton.layout(), environment, self.packages)
         ui.doctorButton.connect("contentsCollapsed(bool)", self._onDoctor)
+
+    @property
+    def wheels(self) -> str:
+        """The folder that holds all wheels, for a computer without a network; empty where none was chosen."""
+        return self._setup.wheels
 
     @property
     def isExamining(self) -> bool:
@@ -44,7 +48,7 @@ class SetupSections:
             inSlicer: whether the language model shall run in Slicer itself.
         """
         self._inSlicer = inSlicer
-        self._setup.require(_IN_SLICER if inSlicer else _ALWAYS)
+        self._setup.require(READS_HERE if inSlicer else READS_ELSEWHERE)
 
     def close(self) -> None:
         self._setup.close()

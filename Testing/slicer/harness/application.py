@@ -8,14 +8,14 @@ import tempfile
 import types
 import unittest
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import shiboken6
 import slicer
 import slicer.util
 from PySide6 import QtCore, QtWidgets
 
-from Testing.slicer.harness import dicom, pythonqt, widgets
+from Testing.slicer.harness import dicom, main_window, pythonqt, sample_data, slice_views, widgets
 
 _LOGICS = {
     "Colors": "vtkMRMLColorLogic",
@@ -49,6 +49,16 @@ class qSlicerApplication(QtWidgets.QApplication):
     def mrmlScene(self) -> Any:
         return slicer.mrmlScene
 
+    def moduleManager(self) -> main_window.ModuleManager:
+        return main_window.ModuleManager()
+
+    def layoutManager(self) -> slice_views.LayoutManager:
+        return self._layout
+
+    def makeLayout(self) -> None:
+        """Once there is a scene."""
+        self._layout = slice_views.LayoutManager(self._logic)
+
 
 class ScriptedLoadableModule:
     def __init__(self, parent: Any) -> None:
@@ -71,6 +81,19 @@ class ScriptedLoadableModuleWidget:
 class ScriptedLoadableModuleLogic:
     def __init__(self, parent: Any = None) -> None:
         super().__init__()
+        self.moduleName = type(self).__name__.removesuffix("Logic")
+
+    def getParameterNode(self) -> Any:
+        """The scene's only one of the module, made if need be; Slicer's ``ScriptedLoadableModule.py`` was read."""
+        node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
+        if node is None:
+            node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
+            node.UnRegister(None)
+            node.SetSingletonTag(self.moduleName)
+            node.SetName(slicer.mrmlScene.GenerateUniqueName(self.moduleName))
+            node = slicer.mrmlScene.AddNode(node)
+        node.SetAttribute("ModuleName", self.moduleName)  # a closed scene takes it away
+        return node
 
 
 class ScriptedLoadableModuleTest(unittest.TestCase):
@@ -99,6 +122,7 @@ def open_module(module: types.ModuleType, width: int = 400) -> Any:
     panel.resize(width, 100)
     widget = getattr(module, module.__name__ + "Widget")(panel)
     widget.setup()
+    main_window.show(module.__name__, widget)
     widget.enter()
     panel.show()
     slicer.app.processEvents()
@@ -109,16 +133,6 @@ def close_module(widget: Any) -> None:
     """As closing Slicer; the panel's widgets are gone at once."""
     widget.cleanup()
     shiboken6.delete(widget.parent)
-
-
-class SampleDataLogic:
-    """Keeps what was registered: the window with the thumbnails is Slicer's own."""
-
-    sources: ClassVar[list[dict[str, Any]]] = []
-
-    @classmethod
-    def registerCustomSampleDataSource(cls, **source: Any) -> None:
-        cls.sources.append(source)
 
 
 def _module(name: str, **content: Any) -> types.ModuleType:
@@ -149,10 +163,14 @@ def _keep_settings_apart(folder: str) -> None:
     QtCore.QSettings.setPath(QtCore.QSettings.IniFormat, QtCore.QSettings.UserScope, folder)
 
 
+def _forbidden(*_arguments: Any, **_options: Any) -> None:
+    raise AssertionError("Slicer's own dialogs ask once more and cannot be cancelled: see SlicerPackages.")
+
+
 def _start() -> None:
     sys.modules["qt"] = pythonqt.qt_module(QUiLoader=widgets.QUiLoader)
     _module("ctk", **widgets.CTK)
-    _module("SampleData", SampleDataLogic=SampleDataLogic)
+    _module("SampleData", SampleDataLogic=sample_data.SampleDataLogic, SampleDataSource=sample_data.SampleDataSource)
     _module("DICOMLib", DICOMUtils=dicom.DICOMUtils)
     slicer.dicomDatabase = dicom.DicomDatabase()
     slicer.app = qSlicerApplication()
@@ -160,6 +178,7 @@ def _start() -> None:
     _keep_settings_apart(slicer.app.folder.name)
     slicer.mrmlScene = slicer.vtkMRMLScene()
     slicer.modules = _module("slicer.modules")
+    slicer.modules.dicomPlugins = dict.fromkeys(dicom.PLUGINS, object)
     slicer.app.applicationLogic().SetMRMLScene(slicer.mrmlScene)
     for name, logic_class in _LOGICS.items():
         logic = getattr(slicer, logic_class)()
@@ -169,8 +188,13 @@ def _start() -> None:
         setattr(slicer.modules, name.lower(), types.SimpleNamespace(name=name, logic=lambda logic=logic: logic))
     slicer.modules.colors.logic().AddDefaultColorNodes()
     _let_scenes_be_loaded(slicer.app.folder.name)
+    slicer.app.makeLayout()
+    main_window.install()
     _keep_hierarchy()
     slicer.mrmlScene.AddObserver(slicer.mrmlScene.EndCloseEvent, _keep_hierarchy)
+    # The names in Slicer 5.12's ``Base/Python/slicer/packaging.py``. This module leaves all but one of them alone.
+    slicer.packaging = _module("slicer.packaging", isPipInstallInProgress=lambda: False, pip_ensure=_forbidden)
+    slicer.packaging.pip_install = slicer.packaging.pip_uninstall = _forbidden
     slicer.i18n = _module("slicer.i18n", tr=lambda text: text, translate=lambda context, text: text)
     bases = (
         ScriptedLoadableModule,

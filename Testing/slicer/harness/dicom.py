@@ -1,4 +1,8 @@
-"""A stand-in for Slicer's DICOM database: it keeps files, and knows them by their UIDs."""
+"""A stand-in for Slicer's DICOM database: it keeps files, and knows them by their UIDs.
+
+Checked against ``Libs/DICOM/Core/ctkDICOMDatabase.h`` of CTK, and ``Modules/Scripted/DICOMLib/DICOMUtils.py`` and
+``Modules/Scripted/DICOMPlugins`` of Slicer 5.12.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,9 @@ from typing import Any
 
 import slicer
 
+PLUGINS = ("DICOMScalarVolumePlugin", "DICOMSegmentationPlugin", "DicomRtImportExportPlugin")
+"""In ``slicer.modules.dicomPlugins`` of Slicer 5.12 with SlicerRT; the second is QuantitativeReporting's in 5.10."""
+
 
 class DicomDatabase:
     """Open and empty at first; what is copied into it lies in a folder that ends with the process."""
@@ -18,7 +25,7 @@ class DicomDatabase:
         self.refuse = ""
         """The import takes no file of this name."""
         self.plugins = {"SEG", "RTSTRUCT"}
-        """The kinds of segmentation that an installed extension can load."""
+        """The kinds of segmentation that can be loaded."""
         self._folder = tempfile.TemporaryDirectory()
         self.databaseDirectory = self._folder.name
         self._files: dict[str, str] = {}

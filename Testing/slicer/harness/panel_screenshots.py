@@ -19,12 +19,22 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 WIDTH, BELOW = 400, 12
-NAMES = ("panel-empty", "panel-running", "panel", "panel-failure", "panel-doctor", "panel-dark", "panel-batch")
+NAMES = (
+    "panel-empty",
+    "panel-running",
+    "panel",
+    "panel-failure",
+    "panel-doctor",
+    "panel-dark",
+    "panel-batch",
+    "panel-findings",
+)
 os.environ.setdefault("RADLLM_BACKEND_PYTHON", sys.executable)
 
 import slicer
 from PySide6.QtCore import QSettings
 from PySide6.QtGui import QColor, QPalette
+from PySide6.QtWidgets import QComboBox
 
 from Testing.slicer.harness import close_module, load_module, open_module
 
@@ -53,28 +63,28 @@ def take_screenshots(model: str | Path, folder: Path) -> list[Path]:
     slicer.mrmlScene.Clear()
     QSettings().clear()
     paths = [folder / f"{name}.png" for name in NAMES]
-    empty, running, result, failure, doctor, dark, batch = paths
+    empty, running, result, failure, doctor, dark, batch, findings = paths
     with _opened(model) as panel:
         _grab(panel, empty)
-        _fill_scene()
+        _fill_scene(panel)
         panel.ui.classifyButton.click()
         _wait(lambda: panel.ui.statusLabel.text.startswith("Measuring"))
         _grab(panel, running)
         _wait(lambda: not panel.panel.isRunning)
-        panel.ui.exportFolderEdit.currentPath = "Reports"
-        panel.ui.backendButton.collapsed = True
         _grab(panel, result)
         panel.panel.results.table.setCurrentCell(2, 0)
         _grab(panel, failure)
     with _opened(model) as panel:
-        panel.ui.lesionsButton.collapsed = panel.ui.modelButton.collapsed = True
-        panel.ui.resultsButton.collapsed = True
-        panel.ui.setupButton.collapsed = panel.ui.doctorButton.collapsed = False
+        panel.ui.lesionsButton.collapsed = panel.ui.resultsButton.collapsed = True
+        panel.ui.backendButton.collapsed = False
+        panel.ui.setupSectionButton.collapsed = panel.ui.doctorButton.collapsed = False
         _wait(lambda: not panel.panel.isExamining)
         _grab(panel, doctor)
     with _dark_style(), _opened(model) as panel:
-        panel.ui.backendButton.collapsed = True
         _grab(panel, dark)
+    with _opened("mammo-descriptors") as panel:
+        _choose_findings(panel)
+        _grab(panel, findings)
     take_batch(model, batch)
     return paths
 
@@ -104,7 +114,9 @@ def take_batch(model: str | Path, path: Path) -> None:
 def _opened(model: str | Path) -> Iterator[Any]:
     panel = open_module(load_module(ROOT / "RadiomicsLLM" / "RadiomicsLLM.py"), WIDTH)
     ui = panel.ui
-    if ui.modelSelector.findData(str(model)) < 0:
+    if (index := ui.modelSelector.findData(str(model))) >= 0:
+        ui.modelSelector.currentIndex = index
+    else:
         ui.modelSelector.currentIndex = ui.modelSelector.findData("")
         ui.modelFolderEdit.currentPath = str(model)
     yield panel
@@ -123,11 +135,26 @@ def _dark_style() -> Iterator[None]:
     slicer.app.setPalette(before)
 
 
-def _fill_scene() -> None:
-    """The sample lesions, and a segment that was never drawn."""
-    from RadiomicsLLMLib import loadSampleLesions
+def _choose_findings(panel: Any) -> None:
+    """Of the second lesion of the sample, as if it were a mammogram's."""
+    section = panel.ui.findingsButton
+    section.findChild(QComboBox, "findingsSegmentSelector").currentIndex = 1
+    for descriptor, value in (
+        ("lesion_type", "mass"),
+        ("mass_shape", "irregular"),
+        ("mass_margins", "spiculated"),
+        ("breast_density", "heterogeneously dense"),
+    ):
+        box = section.findChild(QComboBox, f"{descriptor}Box")
+        box.currentIndex = box.findData(value)
 
-    _volume, segmentation = loadSampleLesions()
+
+def _fill_scene(panel: Any) -> None:
+    """The sample lesions, and a segment that was never drawn."""
+    model = panel.ui.modelSelector.currentIndex
+    panel.ui.sampleButton.click()
+    panel.ui.modelSelector.currentIndex = model
+    segmentation = panel.ui.segmentationSelector.currentNode()
     segmentation.GetSegmentation().AddEmptySegment("third", "Not drawn yet")
 
 
@@ -136,7 +163,7 @@ def _wait(condition: Any, seconds: float = 180) -> None:
     while not condition():
         assert time.monotonic() < until, "it takes too long"
         slicer.app.processEvents()
-        time.sleep(0.002)
+        time.sleep(0.02)  # before Python 3.12, PySide6 takes a reference of None at every turn of the loop
 
 
 def _grab(panel: Any, path: Path) -> None:

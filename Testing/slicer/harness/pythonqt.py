@@ -21,6 +21,7 @@ slot_errors: list[BaseException] = []
 
 _QT_MODULES = (QtWidgets, QtGui, QtCore)
 _VIRTUAL = ("sizeHint", "minimumSizeHint")  # C++ calls these, so they stay methods
+_STATIC = ("singleShot",)  # of QTimer: in PythonQt as here ``qt.QTimer.singleShot(0, function)``
 _CONNECT = "__pythonqt_connect__"
 _get, _set = QtCore.QObject.property, QtCore.QObject.setProperty
 
@@ -64,8 +65,7 @@ def _properties_as_attributes() -> None:
         for index in range(meta.propertyOffset(), meta.propertyCount()):
             name = meta.property(index).name()
             own = qt_class.__dict__.get(name)
-            # A static method under the name of a property (QTimer.singleShot) stays what it is.
-            if name not in _VIRTUAL and (own is None or inspect.ismethoddescriptor(own)):
+            if name not in (*_VIRTUAL, *_STATIC) and (own is None or inspect.ismethoddescriptor(own)):
                 setattr(qt_class, name, _property(name))
     QtCore.QObject.name = _property("objectName")
     QtCore.QObject.className = lambda self: self.metaObject().className()

@@ -1,10 +1,14 @@
-"""Stand-ins for the widgets of qMRML and CTK that the module uses: the same names, properties and signals."""
+"""Stand-ins for the widgets of qMRML and CTK that the module uses: the same names, properties and signals.
+
+Those of CTK were checked against ``Libs/Widgets/ctkCollapsibleButton.cpp`` and ``ctkPathLineEdit.h``.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import slicer
+import vtk
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 from PySide6.QtCore import Property, Signal
 from shiboken6 import isValid
@@ -40,54 +44,101 @@ class qMRMLWidget(QtWidgets.QWidget):
 
 
 class qMRMLNodeComboBox(QtWidgets.QWidget):
-    """Lists the nodes of some classes; the first one is current unless `noneEnabled`."""
+    """Lists the nodes of some classes; the first one that comes is chosen unless `noneEnabled`.
+
+    Checked against ``Libs/MRML/Widgets/qMRMLNodeComboBox.cxx`` of Slicer 5.12. As there, it is a QComboBox whose rows
+    come and go with the nodes, so that Qt decides what is chosen when the chosen node goes.
+    It signals whenever that combo box does, also where the chosen node was only renamed, and more than once for one
+    change: with Qt 5 and Qt 6 the real one does so at different times.
+    """
 
     currentNodeChanged = Signal(object)
+    nodeActivated = Signal(object)
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._scene: Any = None
-        self._nodes: list[Any] = []
-        self._current: Any = None
+        self._observed: dict[str, tuple[Any, int]] = {}
         self._box = QtWidgets.QComboBox()
-        self._box.activated.connect(lambda index: self.setCurrentNode(self._nodes[index]))
+        self._box.currentIndexChanged.connect(self._emit)
+        self._box.currentTextChanged.connect(self._emit)
+        self._box.activated.connect(lambda _index: self.nodeActivated.emit(self.currentNode()))
+        self._box.model().rowsRemoved.connect(self._choose_none_where_it_is_gone)
         _row(self, self._box)
         self.setFocusProxy(self._box)
 
     def setMRMLScene(self, scene: Any) -> None:
         self._scene = scene
-        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
-            scene.AddObserver(event, self._on_scene_changed)
+        scene.AddObserver(scene.NodeAddedEvent, self._when_alive(self._on_added))
+        scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._when_alive(self._on_removing))
         self._refresh()
 
-    def _on_scene_changed(self, *_arguments: object) -> None:
-        if isValid(self):  # the observer outlives this widget
-            self._refresh()
+    def _when_alive(self, function: Any) -> Any:
+        """An observer that outlives this widget."""
+
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def observe(_caller: object, _event: object, node: Any) -> None:
+            if isValid(self):
+                function(node)
+
+        return observe
 
     def currentNode(self) -> Any:
-        return self._current
+        node_id = self._box.currentData
+        return self._scene.GetNodeByID(node_id) if self._scene and node_id else None
 
     def setCurrentNode(self, node: Any) -> None:
-        if node is not None and node not in self._nodes:
-            return
-        self._box.setCurrentIndex(self._nodes.index(node) if node in self._nodes else -1)
-        if node is not self._current:
-            self._current = node
+        row = self._box.findData(node.GetID()) if node is not None else -1
+        self._box.setCurrentIndex(0 if row < 0 and self.noneEnabled else row)
+
+    def nodeCount(self) -> int:
+        return self._box.count - int(self.noneEnabled)
+
+    def _emit(self, *_what: object) -> None:
+        node, index = self.currentNode(), self._box.currentIndex
+        if node is None and index != (0 if self.noneEnabled else -1):
+            self._box.setCurrentIndex(self._box.count - 1)  # a row whose node is gone: the last one
+        else:
             self.currentNodeChanged.emit(node)
+
+    def _choose_none_where_it_is_gone(self, *_rows: object) -> None:
+        if self.currentNode() is None:
+            self.setCurrentNode(None)
+
+    def _on_added(self, node: Any) -> None:
+        if node.GetID() not in self._observed and self._is_of_a_wanted_class(node):
+            tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: isValid(self) and self._on_modified(node))
+            self._observed[node.GetID()] = node, tag
+        self._on_modified(node)
+
+    def _on_removing(self, node: Any) -> None:
+        observed = self._observed.pop(node.GetID(), None)
+        if observed:
+            node.RemoveObserver(observed[1])
+        row = self._box.findData(node.GetID())
+        if row >= 0:
+            self._box.removeItem(row)
+
+    def _on_modified(self, node: Any) -> None:
+        row = self._box.findData(node.GetID())
+        listed = self._is_of_a_wanted_class(node) and not node.GetHideFromEditors()
+        if listed and row < 0:
+            self._box.addItem(node.GetName(), node.GetID())
+        elif listed:
+            self._box.setItemText(row, node.GetName())
+        elif row >= 0:
+            self._box.removeItem(row)
 
     def _refresh(self) -> None:
         if self._scene is None:
             return
-        nodes = [self._scene.GetNthNode(index) for index in range(self._scene.GetNumberOfNodes())]
-        self._nodes = ([None] if self.noneEnabled else []) + [node for node in nodes if self._is_listed(node)]
         self._box.clear()
-        self._box.addItems([node.GetName() if node else "None" for node in self._nodes])
-        first = self._nodes[0] if self._nodes else None
-        self.setCurrentNode(self._current if self._current in self._nodes else first)
+        if self.noneEnabled:
+            self._box.addItem("None", "")
+        for index in range(self._scene.GetNumberOfNodes()):
+            self._on_added(self._scene.GetNthNode(index))
 
-    def _is_listed(self, node: Any) -> bool:
-        if node.GetHideFromEditors():
-            return False
+    def _is_of_a_wanted_class(self, node: Any) -> bool:
         if self.showChildNodeTypes:
             return any(node.IsA(kind) for kind in self.nodeTypes)
         return node.GetClassName() in self.nodeTypes

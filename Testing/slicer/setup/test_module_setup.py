@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tomllib
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ pytest.importorskip("PySide6", reason=WHY, exc_type=ImportError)
 from PySide6.QtWidgets import QProgressBar
 
 from radllm_backend import RadllmError, __version__
-from Testing.slicer.module_setup import (
+from Testing.slicer.setup.module_setup import (
     LONGEST_PAUSE,
     ROOT,
     FakePackages,
@@ -32,27 +33,26 @@ from Testing.slicer.module_setup import (
     entries,
     panels,
     set_up_panel,
+    write_wheel,
 )
 
-from RadiomicsLLMLib.backend.BackendEnvironment import CONSTRAINTS, BackendEnvironment, readRequirements
+from RadiomicsLLMLib.backend.BackendEnvironment import (
+    CONSTRAINTS,
+    BackendEnvironment,
+    describing,
+    readRequirements,
+)
+from RadiomicsLLMLib.backend.BackendPython import environmentFolder, programCode
+from RadiomicsLLMLib.backend.SlicerPackages import SlicerPackages
 from RadiomicsLLMLib.panel.BackgroundSteps import BackgroundSteps, Step
 from RadiomicsLLMLib.setup.DoctorPanel import DoctorPanel
-from RadiomicsLLMLib.setup.SetupPanel import CONVERTERS
 
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of wheels, as in a hospital without a network, that holds one package of one line."""
     folder = tmp_path_factory.mktemp("wheels")
-    with zipfile.ZipFile(folder / "tinypack-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("tinypack.py", "ANSWER = 42\n")
-        metadata = "Metadata-Version: 2.1\nName: tinypack\nVersion: 1.0\n"
-        wheel.writestr("tinypack-1.0.dist-info/METADATA", metadata)
-        tag = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        wheel.writestr("tinypack-1.0.dist-info/WHEEL", tag)
-        files = ("tinypack.py", "tinypack-1.0.dist-info/METADATA", "tinypack-1.0.dist-info/WHEEL")
-        record = "".join(f"{name},,\n" for name in (*files, "tinypack-1.0.dist-info/RECORD"))
-        wheel.writestr("tinypack-1.0.dist-info/RECORD", record)
+    write_wheel(folder, "tinypack", "1.0")
     return folder
 
 
@@ -83,7 +83,6 @@ def setting_up(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Settin
         panel, finished = set_up_panel(make, environment, wheels=wheels)
         assert panel.text("setupStateLabel") == environment.problem()
         assert "not set up yet" in environment.problem()
-        assert not panel.child("removeDownloadsButton").visible
         panel.click("setupButton")
         (seen.question,) = questions
         assert not panel.child("setupButton").enabled
@@ -109,7 +108,7 @@ def test_setting_up_asks_first_and_says_what_it_does(setting_up: SettingUp, whee
     assert str(setting_up.environment.folder) in setting_up.question
     assert str(wheels) in setting_up.question
     assert "Nothing is downloaded" in setting_up.question
-    assert {"Making the environment…", "Downloading and installing the packages…"} <= setting_up.sentences
+    assert {"Downloading and installing the packages…", "Fetching the base model…"} <= setting_up.sentences
     assert setting_up.progress == sorted(setting_up.progress)
     assert len(set(setting_up.progress)) > 3
     assert setting_up.longestPause < LONGEST_PAUSE
@@ -122,11 +121,14 @@ def test_setting_up_asks_first_and_says_what_it_does(setting_up: SettingUp, whee
 def test_the_environment_has_the_packages_and_the_backend(setting_up: SettingUp) -> None:
     environment = setting_up.environment
     assert environment.isReady()
-    code = "import sys, tinypack, radllm_backend; print(tinypack.ANSWER, radllm_backend.__version__, sys.prefix)"
-    variables = environment.variables({**os.environ, "PYTHONPATH": "elsewhere", "PYTHONHOME": "elsewhere"})
-    told = subprocess.run([environment.python, "-c", code], env=variables, check=True, capture_output=True, text=True)
-    assert told.stdout.split() == ["42", __version__, str(environment.python.parents[1])]
-    assert environment.size() > 1_000_000
+    code = "import tinypack, radllm_backend; print(tinypack.ANSWER, radllm_backend.__version__, tinypack.__file__)"
+    variables = environment.variables(os.environ)
+    command = [environment.python, *programCode(environment, code)]
+    told = subprocess.run(command, env=variables, check=True, capture_output=True, text=True).stdout.split()
+    (folder,), _last = environment.paths()
+    assert told == ["42", __version__, f"{folder}/tinypack.py"]
+    assert environment.isSlicers
+    assert environment.python == Path(sys.executable)
     assert environment.bytes == pytest.approx(environment.size(), rel=0.2)
 
 
@@ -134,9 +136,9 @@ def test_when_pip_fails_there_is_one_sentence_and_all_is_as_before(
     opened: Callable[..., Panel], asked: list[str], setting_up: SettingUp, wheels: Path, tmp_path: Path
 ) -> None:
     environment = setting_up.copy(tmp_path / "copy")
-    before = environment.python
+    before = environment.paths()
     environment.requirements = ["tinypack", "no-such-package"]
-    assert "for other packages" in environment.problem()
+    assert "other packages than it needs" in environment.problem()
     panel, finished = set_up_panel(opened, environment, wheels=wheels)
     panel.click("setupButton")
     panel.run_until(lambda: bool(finished))
@@ -148,11 +150,8 @@ def test_when_pip_fails_there_is_one_sentence_and_all_is_as_before(
     assert panel.child("setupButton").enabled
     environment.requirements = ["tinypack"]
     assert environment.isReady()
-    assert environment.python == before
-    assert [name for name in entries(environment.folder) if name.startswith("env")] == [
-        before.parents[1].name,
-        "environment.json",
-    ]
+    assert environment.paths() == before
+    assert entries(environment.folder) == ["made-by-RadiomicsLLM.txt", Path(before[0][0]).name, "packages.json"]
 
 
 def test_only_the_base_model_is_fetched_again(
@@ -163,7 +162,7 @@ def test_only_the_base_model_is_fetched_again(
     panel.click("setupButton")
     panel.run_until(lambda: bool(finished))
     assert "base model" in asked[0]
-    assert "Installing" not in panel.child("setupLog").plainText
+    assert "Downloading and installing" not in panel.child("setupLog").plainText
     assert panel.child("setupLog").plainText.startswith("# Fetching the base model")
     assert environment.isReady()
 
@@ -173,7 +172,7 @@ def test_remove_downloads_leaves_what_is_not_its_own(
 ) -> None:
     environment = setting_up.copy(tmp_path / "copy")
     (environment.folder / "notes.txt").write_text("the user's own")
-    (environment.folder / "downloads").mkdir()
+    (environment.folder / "t").mkdir()
     panel, finished = set_up_panel(opened, environment)
     panel.click("removeDownloadsButton")
     assert str(environment.folder) in asked[0]
@@ -189,7 +188,7 @@ def test_nothing_happens_unless_the_user_agrees(opened: Callable[..., Panel], tm
     with answering(False) as questions:
         panel.click("setupButton")
         slicer.app.processEvents()
-    assert "GB are downloaded" in questions[0]
+    assert "GB of packages are downloaded" in questions[0]
     assert str(environment.folder) in questions[0]
     assert entries(tmp_path) == []
     environment.claim()
@@ -235,7 +234,7 @@ def test_cancelled_in_the_middle_it_leaves_nothing_and_no_process(
     panel, finished = set_up_panel(opened, environment, wheels=tmp_path / "wheels")
     panel.click("setupButton")
     panel.run_until(lambda: sign.exists() and bool(sign.read_text()))
-    assert any(name.startswith("environment-") for name in entries(environment.folder))
+    assert "t" in entries(environment.folder)
     assert not environment.isReady()
     panel.click("setupCancelButton")
     assert panel.run_until(lambda: bool(finished), 20) < LONGEST_PAUSE
@@ -253,13 +252,13 @@ def is_alive(process: int) -> bool:
 
 @pytest.mark.parametrize("step", ["remove", "claim"])
 def test_a_foreign_folder_is_left_alone(tmp_path: Path, step: str) -> None:
-    (tmp_path / "environment-0a1b2c3d").mkdir()
+    (tmp_path / "p-0a1b").mkdir()
     (tmp_path / "precious.txt").write_text("mine")
     environment = BackendEnvironment(tmp_path, ["tinypack"])
     environment.discardUnfinished()
     with pytest.raises(RadllmError, match=r"was not made by RadiomicsLLM|holds other files"):
         getattr(environment, step)()
-    assert entries(tmp_path) == ["environment-0a1b2c3d", "precious.txt"]
+    assert entries(tmp_path) == ["p-0a1b", "precious.txt"]
 
 
 def test_setting_up_in_a_foreign_folder_is_refused(
@@ -276,40 +275,79 @@ def test_setting_up_in_a_foreign_folder_is_refused(
     assert entries(tmp_path) == ["precious.txt"]
 
 
-def test_the_stamp_tells_when_to_set_up_again(tmp_path: Path) -> None:
-    environment = BackendEnvironment(tmp_path / "new", ["tinypack"])
+def accepted(folder: Path, base: str = "") -> BackendEnvironment:
+    """As if packages had been installed."""
+    environment = BackendEnvironment(folder, ["tinypack"])
     environment.claim()
-    name = environment.newName()
-    python = environment.pythonOf(name)
-    python.parent.mkdir(parents=True)
-    python.touch()
-    environment.accept(name, sys.executable)
+    packages = environment.newPackages()
+    packages.mkdir()
+    subprocess.run([sys.executable, "-c", describing(packages)], check=True)
+    environment.accept(packages, base, measures=False)
+    return environment
+
+
+def test_the_stamp_tells_when_to_set_up_again(tmp_path: Path) -> None:
+    environment = accepted(tmp_path / "new")
     assert environment.problem() == ""
-    assert environment.python == python
-    stamp = environment.folder / "environment.json"
+    stamp = environment.folder / "packages.json"
     sound = json.loads(stamp.read_text())
     for changed, word in (
-        ({"radllm_backend": "0.0.1"}, "version 0.0.1"),
         ({"requirements": []}, "other packages"),
+        ({"interpreter": [[3, 9], "linux-x86_64"]}, "another Python"),
+        ({"interpreter": [sound["interpreter"][0], "win-amd64"]}, "another Python"),
         ({"base": str(tmp_path / "removed")}, "moved or removed"),
-        ({"sources": str(tmp_path / "removed")}, "moved or removed"),
-        ({"environment": "../../elsewhere"}, "not set up"),
+        ({"packages": "../../elsewhere"}, "not set up"),
+        ({"packages": "p-0000"}, "moved or removed"),
         ({"base": 3}, "not set up"),
     ):
         stamp.write_text(json.dumps({**sound, **changed}))
-        assert word in environment.problem()
+        assert word in environment.problem(), changed
         assert not environment.isReady()
     stamp.write_text("{")
     assert "not set up" in environment.problem()
-    stamp.write_text(json.dumps(sound))
-    python.unlink()
-    assert "moved or removed" in environment.problem()
 
 
-def test_a_cache_of_the_user_s_own_is_used_and_not_removed(tmp_path: Path) -> None:
-    environment = BackendEnvironment(tmp_path / "new")
-    shared = str(tmp_path / "shared")
-    assert environment.variables({"RADLLM_CACHE": shared, "PATH": "x"})["RADLLM_CACHE"] == shared
+@pytest.mark.parametrize("moved", ["Slicer", "the extension", "the version"])
+def test_an_update_that_changes_no_package_needs_no_new_set_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: str
+) -> None:
+    """Slicer and the extension lie elsewhere after an update."""
+    environment = accepted(tmp_path / "new")
+    if moved == "Slicer":
+        monkeypatch.setattr(SlicerPackages, "python", lambda self: "/elsewhere/bin/PythonSlicer")
+        assert environment.python == Path("/elsewhere/bin/PythonSlicer")
+    elif moved == "the extension":
+        monkeypatch.setattr("radllm_backend.__file__", str(tmp_path / "elsewhere" / "radllm_backend" / "__init__.py"))
+        assert environment.paths()[1] == [str(tmp_path / "elsewhere")]
+    else:
+        monkeypatch.setattr("radllm_backend.__version__", "9.9")
+    assert environment.problem() == ""
+
+
+def test_only_slicer_s_own_python_keeps_what_its_launcher_sets(tmp_path: Path) -> None:
+    given = {"PYTHONHOME": "/slicer/lib/Python", "PYTHONPATH": "/slicer/bin", "PATH": "x"}
+    assert accepted(tmp_path / "own").variables(given) == {**given, "PYTHONNOUSERSITE": "1"}
+    other = accepted(tmp_path / "other", sys.executable)
+    assert other.variables(given) == {"PATH": "x", "PYTHONNOUSERSITE": "1"}
+
+
+def test_on_windows_every_file_has_a_path_that_windows_can_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of a user with a long name, pip's temporary folder for ``--target``, and each package's longest path.
+
+    ``longest-paths.csv`` was measured in the wheels for Windows, with the compiled files that pip adds.
+    """
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", f"C:\\Users\\{'n' * 30}\\AppData\\Local")
+    folder = len(str(environmentFolder()))
+    temporary = len("/t/pip-target-abcdefgh/lib/python/")
+    with (Path(__file__).parent / "longest-paths.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert len(row["path"]) == int(row["characters"])
+        assert folder + temporary + len(row["path"]) < 260, row
+    measured = {f"{row['package']}=={row['version']}" for row in rows}
+    pinned = {re.sub(r"[-_.]+(?=.*==)", "-", line).lower() for line in readRequirements(CONSTRAINTS)}
+    assert pinned - measured == set()
 
 
 def test_the_progress_stays_within_its_step_and_the_log_within_bounds() -> None:
@@ -341,16 +379,16 @@ def test_the_doctor_says_what_cannot_be_imported(opened: Callable[..., Panel], s
     panel.run_until(lambda: panel.child("examineButton").enabled)
     findings = panel.text("doctorFindingsLabel")
     server = findings[findings.index("Local server") :]
-    assert "not installed  →  click “Set up backend…”" in server
+    assert "→  click “Set up backend…”, or “Remove downloads” first" in server
     assert "Not everything works" in panel.text("doctorSummaryLabel")
 
 
 def test_what_the_server_and_a_batch_need_is_what_the_project_says() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["llm"], *extras["server"], *extras["batch"]]
-    assert sorted(BackendEnvironment("unused").requirements) == sorted(wanted)
-    assert set(CONVERTERS.values()) <= set(wanted)
+    reading = {"gguf>=0.17", "safetensors>=0.5", "tokenizers>=0.22"}
+    wanted = {*project["dependencies"], *extras["server"], *extras["batch"], *reading}
+    assert set(BackendEnvironment("unused").requirements) == wanted
     tested = set((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
     assert set(readRequirements(CONSTRAINTS)) <= tested
-    assert any(line.startswith("torch==") for line in readRequirements(CONSTRAINTS))
+    assert not any(line.startswith(("torch", "transformers", "accelerate")) for line in readRequirements(CONSTRAINTS))

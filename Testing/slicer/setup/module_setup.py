@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from PySide6.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from Testing.slicer.harness import load_module, slot_errors, stray_attributes
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 load_module(ROOT / "RadiomicsLLM" / "RadiomicsLLM.py")
 
 from RadiomicsLLMLib.backend.BackendEnvironment import BackendEnvironment
@@ -29,11 +30,7 @@ LONGEST_PAUSE = 0.3  # seconds that one turn of the event loop may take on a bus
 
 
 class FakePackages(SlicerPackages):
-    """What Slicer alone can do, written down instead."""
-
-    def __init__(self, torchInstaller: bool = True) -> None:
-        self.calls: list[Any] = []
-        self._torchInstaller = torchInstaller
+    """Of a Slicer whose Python is this one, and which nobody may change."""
 
     def slicerVersion(self) -> str:
         return "5.12.4"
@@ -41,16 +38,29 @@ class FakePackages(SlicerPackages):
     def python(self) -> str:
         return sys.executable
 
-    def install(self, requirements: Any) -> bool:
-        self.calls.append(list(requirements))
+    def mayAsk(self) -> bool:
         return True
 
-    def canInstallTorch(self) -> bool:
-        return self._torchInstaller
+    def install(self, wheels: Any, folder: Path) -> Any:
+        raise AssertionError("this Python is the tests' own")
 
-    def installTorch(self) -> bool:
-        self.calls.append("torch")
-        return True
+
+def write_wheel(folder: Path, name: str, version: str, requires: str = "") -> Path:
+    """A package of one line, which asks for another one where that is named."""
+    own = f"{name}-{version}"
+    content = {
+        f"{name}.py": "ANSWER = 42\n",
+        f"{own}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        + (f"Requires-Dist: {requires}\n" if requires else ""),
+        f"{own}.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = f"{own}.dist-info/RECORD"
+    content[record] = "".join(f"{path},,\n" for path in (*content, record))
+    path = folder / f"{own}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for inside, text in content.items():
+            wheel.writestr(inside, text)
+    return path
 
 
 class Panel:
@@ -127,16 +137,14 @@ def set_up_panel(
     opened: Callable[..., Panel],
     environment: BackendEnvironment,
     packages: SlicerPackages | None = None,
-    requirements: dict[str, str] | None = None,
+    uses: Collection[str] = (),
     wheels: Path | None = None,
 ) -> tuple[Panel, list[str]]:
     """The panel, and the list that grows whenever it says that it has finished."""
     finished: list[str] = []
 
     def make(layout: QVBoxLayout) -> SetupPanel:
-        return SetupPanel(
-            layout, environment, packages or FakePackages(), requirements or {}, lambda: finished.append("finished")
-        )
+        return SetupPanel(layout, environment, packages or FakePackages(), uses, lambda: finished.append("finished"))
 
     panel = opened(make)
     if wheels:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,83 +15,37 @@ slicer = pytest.importorskip("slicer", reason=WHY, exc_type=ImportError)
 pytest.importorskip("PySide6", reason=WHY, exc_type=ImportError)
 
 from radllm_backend import __version__
-from Testing.slicer.module_setup import LONGEST_PAUSE, ROOT, FakePackages, Panel, entries, set_up_panel
+from Testing.slicer.setup.module_setup import LONGEST_PAUSE, ROOT, FakePackages, Panel, entries, set_up_panel
 
 from RadiomicsLLMLib.backend.BackendEnvironment import BackendEnvironment
-from RadiomicsLLMLib.backend.SlicerPackages import SlicerPackages
+from RadiomicsLLMLib.backend.Requirements import READS_HERE, Package
 from RadiomicsLLMLib.setup.DoctorPanel import DoctorPanel, withoutUser
 
 # --- Slicer's own packages -------------------------------------------------------------------------------------------
 
 
-def test_torch_comes_first_and_from_its_extension_only(
-    opened: Callable[..., Panel], asked: list[str], tmp_path: Path
+def test_the_set_up_installs_what_the_first_classify_would(
+    opened: Callable[..., Panel], asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requirements = {"no_such_torch_user": "no-such-torch-user>=1", "json": "json"}
+    """It is the same class: here, that its button begins it, and shows what comes of it."""
+    monkeypatch.setattr(Package, "isMissing", lambda self: self.name == "gguf")
     packages = FakePackages()
-    panel, finished = set_up_panel(opened, BackendEnvironment(tmp_path / "new"), packages, requirements)
-    assert panel.text("slicerPackagesLabel") == "Slicer's own Python lacks no_such_torch_user."
-    panel.click("installIntoSlicerButton")
-    assert packages.calls == [["no-such-torch-user>=1"]]
-    assert finished == ["finished"]
-
-    panel.panel.require({})
-    assert not panel.child("installIntoSlicerButton").visible
-    assert "every package" in panel.text("slicerPackagesLabel")
-
-
-@pytest.mark.parametrize("hasExtension", [True, False])
-def test_without_torch_nothing_else_is_installed_before_it(
-    opened: Callable[..., Panel],
-    asked: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    hasExtension: bool,
-) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    packages = FakePackages(torchInstaller=hasExtension)
     monkeypatch.setattr(packages, "python", lambda: str(tmp_path / "no-python"))
-    requirements = {"torch": "torch>=2.6", "no_such": "no-such"}
-    panel, finished = set_up_panel(opened, BackendEnvironment(tmp_path / "new"), packages, requirements)
+    panel, finished = set_up_panel(opened, BackendEnvironment(tmp_path / "new"), packages, READS_HERE)
+    assert (
+        panel.text("slicerPackagesLabel")
+        == "Slicer's own Python lacks gguf: the next Classify installs what is missing."
+    )
     panel.click("installIntoSlicerButton")
     panel.run_until(lambda: bool(finished))
-    if hasExtension:
-        assert packages.calls[0] == "torch"
-        assert "no-such" in packages.calls[1]
-        assert "torch>=2.6" not in packages.calls[1]
-        assert "base model" in asked[0]
-    else:
-        assert packages.calls == []
-        assert "install the extension PyTorch" in panel.text("slicerPackagesLabel")
-
-
-def test_slicer_s_own_functions_are_called_as_they_are_documented(
-    asked: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[Any] = []
-    packages = SlicerPackages()
-    monkeypatch.setattr(slicer.util, "pip_install", lambda requirements: calls.append(requirements))
-    assert packages.install(["one>=1"])
-    assert calls == [["one>=1"]]
-    assert "one>=1" in asked[0]
-
-    def pip_ensure(requirements: list[str], requester: str) -> None:
-        calls.append((requirements, requester))
-        if requirements == ["declined"]:
-            raise RuntimeError("User declined")
-
-    monkeypatch.setitem(sys.modules, "slicer.packaging", types.SimpleNamespace(pip_ensure=pip_ensure))
-    assert packages.install(["two"])
-    assert not packages.install(["declined"])
-    assert calls[1:] == [(["two"], "RadiomicsLLM"), (["declined"], "RadiomicsLLM")]
-    assert len(asked) == 1  # pip_ensure asks itself
-
-    assert not packages.canInstallTorch()
-    logic = types.SimpleNamespace(installTorch=lambda askConfirmation: calls.append(askConfirmation))
-    module = types.SimpleNamespace(PyTorchUtilsLogic=lambda: logic)
-    monkeypatch.setitem(sys.modules, "PyTorchUtils", module)
-    assert not packages.installTorch()
-    assert calls[-1] is True
+    assert "gguf 0.19.0" in asked[0]
+    panel.panel.update()  # as the whole panel does when it has finished
+    assert panel.text("slicerPackagesLabel").startswith("Not everything could be installed: ")
+    monkeypatch.undo()
+    panel.panel._installProblem = ""
+    panel.panel.require(())
+    assert not panel.child("installIntoSlicerButton").visible
+    assert "every package" in panel.text("slicerPackagesLabel")
 
 
 # --- the doctor ------------------------------------------------------------------------------------------------------
@@ -123,7 +75,8 @@ def test_the_doctor_s_report_names_no_user(
     panel.run_until(lambda: panel.child("examineButton").enabled)
     panel.click("copyReportButton")
     copied = slicer.app.clipboard().text()
-    assert "transformers" in copied
+    assert "transformers" not in copied
+    assert "safetensors" in copied
     assert "ada.lovelace" not in copied
     assert str(home) not in copied
     monkeypatch.setattr(packages, "python", lambda: str(home / "no-python"))
@@ -137,6 +90,24 @@ def test_the_doctor_s_report_names_no_user(
     assert "no-python" in copied
     assert "ada.lovelace" not in copied
     assert withoutUser("/data/ada.lovelace/x and ada.lovelaces") == "/data/USER/x and ada.lovelaces"
+
+
+@pytest.mark.parametrize(("inSlicer", "begins"), [(True, "Classifying"), (False, "Measuring")])
+def test_the_heading_does_not_say_that_all_works_above_what_is_not_set_up(
+    opened: Callable[..., Panel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inSlicer: bool, begins: str
+) -> None:
+    finding = {"subject": "radllm_backend", "works": True, "required": True, "detail": "0.1.0"}
+    monkeypatch.setattr("RadiomicsLLMLib.setup.DoctorPanel._findings", lambda job: [finding])
+    environment = BackendEnvironment(tmp_path / "new")
+    panel = opened(lambda layout: DoctorPanel(layout, environment, FakePackages()))
+    panel.panel.examine(inSlicer=inSlicer)
+    panel.run_until(lambda: panel.child("examineButton").enabled)
+    heading = panel.text("doctorSummaryLabel")
+    assert heading.startswith(f"{begins} in this Slicer works.")
+    assert heading.endswith("The local server, which a batch needs too, is not set up.")
+    monkeypatch.setattr(BackendEnvironment, "problem", lambda self: "")
+    panel.panel._show()
+    assert panel.text("doctorSummaryLabel") == "Everything that was examined works."
 
 
 # --- nothing by itself -----------------------------------------------------------------------------------------------
@@ -161,7 +132,7 @@ from RadiomicsLLMLib.backend.SlicerPackages import SlicerPackages
 import qt
 parent = qt.QWidget()
 environment = BackendEnvironment(sys.argv[2])
-SetupPanel(qt.QVBoxLayout(parent), environment, SlicerPackages(), {"no_such": "no-such"})
+SetupPanel(qt.QVBoxLayout(parent), environment, SlicerPackages(), ["measuring"])
 DoctorPanel(qt.QVBoxLayout(), environment, SlicerPackages())
 print(sorted({"torch", "transformers", "pydantic", "radiomics"} & set(sys.modules)))
 """
