@@ -24,7 +24,8 @@ RECORD = "RADLLM_RECORD_ANSWERS"
 EXACT = 1e-12
 """Where the same processor and the same packages compute: nothing but the order of a sum may be rounded otherwise."""
 PACKAGES = (
-    "torch", "transformers", "numpy", "scipy", "scikit-learn", "lightgbm", "peft", "simpleitk", "pyradiomics-bhklab",
+    "torch", "transformers", "tokenizers", "numpy", "scipy", "scikit-learn", "lightgbm", "peft", "simpleitk",
+    "pyradiomics-bhklab",
 )  # fmt: skip
 FLAGS = {
     "sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16",
