@@ -121,3 +121,22 @@ def test_nothing_is_kept_of_a_run_that_is_over(how: str) -> None:
     assert background() is None
     assert gone() is None
     assert slot_errors == []
+
+
+def test_a_thread_is_never_the_last_to_hold_a_run() -> None:
+    """It would destroy the run's timer, and Qt allows that on the main thread alone."""
+    may_end, ends, where = threading.Event(), list[Any](), list[threading.Thread]()
+
+    def steps() -> Any:
+        yield from Background("first", lambda: may_end.wait(60))
+
+    run = BackgroundRun(steps(), told=lambda _sentence, _fraction: None, finished=lambda *answer: ends.append(answer))
+    gone = weakref.ref(run, lambda _: where.append(threading.current_thread()))
+    run.start()
+    run.cancel()
+    wait_until(lambda: bool(ends))
+    del run
+    may_end.set()
+    wait_until(lambda: bool(where))
+    assert gone() is None
+    assert where == [threading.main_thread()]

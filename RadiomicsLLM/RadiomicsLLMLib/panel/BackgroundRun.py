@@ -19,6 +19,28 @@ _PATIENCE = 0.7  # seconds that a cancelled step may still take before nobody wa
 _left: set[threading.Thread] = set()
 """Steps of cancelled runs that have not ended yet. What they use, such as a model, is nobody else's until they have."""
 
+_going: set[BackgroundRun[Any]] = set()
+"""Runs that are not over. Were a thread the last to hold one, it would destroy the run's timer, which Qt forbids."""
+
+
+class _Work:
+    """A step on a thread of its own. It holds neither its run nor anything of Qt's."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.outcome: tuple[Any, BaseException | None] = (None, None)
+        self.thread = threading.Thread(target=self._do, args=(function,), name="RadiomicsLLM", daemon=True)
+        self.thread.start()
+
+    def _do(self, function: Callable[[], Any]) -> None:
+        for other in list(_left):
+            other.join()
+        try:
+            self.outcome = function(), None
+        except Exception as error:
+            self.outcome = None, error
+        finally:
+            _left.discard(threading.current_thread())
+
 
 class BackgroundRun(Generic[Result]):
     """Runs steps: each on a thread of its own, and what lies between them on the main thread.
@@ -41,8 +63,7 @@ class BackgroundRun(Generic[Result]):
         """
         self._steps = steps
         self._told, self._finished = told, finished
-        self._thread: threading.Thread | None = None
-        self._outcome: tuple[Any, BaseException | None] = (None, None)
+        self._work: _Work | None = None
         self._isCancelled = self._isLeft = self._isOver = False
         self._patienceEnds = 0.0
         self._progress: Callable[[], tuple[str, float]] | None = None
@@ -52,6 +73,7 @@ class BackgroundRun(Generic[Result]):
 
     def start(self) -> None:
         """Begin; returns at once."""
+        _going.add(self)
         self._goOn(lambda: next(self._steps))
 
     def cancel(self) -> None:
@@ -65,18 +87,19 @@ class BackgroundRun(Generic[Result]):
 
     def abandon(self) -> None:
         """Never call anything again: whoever listened is gone. A step under way ends by itself."""
-        if self._thread and self._thread.is_alive():
-            _left.add(self._thread)
+        if self._work and self._work.thread.is_alive():
+            _left.add(self._work.thread)
         self._steps.close()
         self._letGo()
 
     def _look(self) -> None:
-        if self._thread is None:
+        if self._work is None:
             return
-        self._thread.join(_LENT)
-        if self._thread.is_alive():
+        thread = self._work.thread
+        thread.join(_LENT)
+        if thread.is_alive():
             if self._isCancelled and not self._isLeft and time.monotonic() >= self._patienceEnds:
-                self._leave(self._thread)
+                self._leave(thread)
             if self._progress and not self._isCancelled:
                 self._told(*self._progress())
             self._wait(min(2 * self._interval, _OFTEN if self._progress and not self._isCancelled else _LONGEST))
@@ -89,7 +112,7 @@ class BackgroundRun(Generic[Result]):
             else:
                 self._finish(None, None)
             return
-        answer, error = self._outcome
+        answer, error = self._work.outcome
         self._goOn(lambda: self._steps.throw(error) if error else self._steps.send(answer))
 
     def _leave(self, thread: threading.Thread) -> None:
@@ -103,14 +126,13 @@ class BackgroundRun(Generic[Result]):
             self._letGo()
 
     def _letGo(self) -> None:
-        """A connected timer would keep this, and all that the steps hold, for as long as Slicer runs."""
-        self._timer.stop()
-        self._thread, self._outcome = None, (None, None)
-        # Not at once: it may be the timer that has called.
-        timer, look = self._timer, self._look
+        """A timer that is connected would keep this, and all that the steps hold, for as long as Slicer runs."""
+        self._work = None
         if not self._isOver:
             self._isOver = True
-            qt.QTimer.singleShot(0, lambda: timer.disconnect("timeout()", look))
+            self._timer.stop()
+            self._timer.deleteLater()  # not at once: it may be the timer that has called
+            _going.discard(self)
 
     def _goOn(self, advance: Callable[[], Background[Any]]) -> None:
         try:
@@ -122,23 +144,9 @@ class BackgroundRun(Generic[Result]):
         else:
             self._told(step.sentence, step.fraction)
             self._progress = step.progress
-            self._thread = threading.Thread(target=self._work, args=(step,), name="RadiomicsLLM", daemon=True)
-            self._thread.start()
+            self._work = _Work(step.function)
             self._wait(_SHORTEST)
 
     def _wait(self, milliseconds: int) -> None:
         self._interval = milliseconds
         self._timer.start(milliseconds)
-
-    def _work(self, step: Background[Any]) -> None:
-        for other in list(_left):
-            other.join()
-        outcome: tuple[Any, Exception | None]
-        try:
-            outcome = step.function(), None
-        except Exception as error:
-            outcome = None, error
-        finally:
-            _left.discard(threading.current_thread())
-        if not self._isOver:
-            self._outcome = outcome
