@@ -154,7 +154,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=[pytest.mark.long, pytest.mark.timeout(0)])])
 @pytest.mark.parametrize("name", shipped_models())
 @pytest.mark.usefixtures("one_thread")
 def test_a_shipped_model_says_the_same_through_transformers(
