@@ -124,7 +124,7 @@ def install_slicer() -> bool:
         return False
     print("Installing the packages of Slicer's Python (a minute, once) ...", flush=True)
     subprocess.run([found, "-m", "venv", "--clear", ROOT / ".venv-slicer"], check=True)
-    subprocess.run([SLICER_PYTHON, *PIP, *COMPILED, "-r", "constraints-slicer.txt"], cwd=ROOT, check=True)
+    subprocess.run([SLICER_PYTHON, *PIP, *COMPILED, "--no-deps", "-r", "constraints-slicer.txt"], cwd=ROOT, check=True)
     stamp_file(SLICER_PYTHON).write_text(wanted)
     return True
 

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.language import backbone, base_models
@@ -95,30 +98,113 @@ def test_weights_in_16_bits_in_several_files(copied, kind):
             }
         },
         {"rope_parameters": None, "rope_theta": 50.0},  # as older models say it
+        {"rope_parameters": None, "rope_theta": 50.0, "rope_scaling": {"type": "linear", "factor": 4.0}},
+        {
+            "rope_parameters": None,
+            "rope_theta": 100.0,
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        },
         {"rms_norm_eps": 0.1},
     ],
-    ids=["theta", "linear", "llama3", "older", "epsilon"],
+    ids=["theta", "linear", "llama3", "older", "older linear", "older llama3", "epsilon"],
 )
 def test_other_positions_and_norms(copied, change):
     same_numbers(with_config(copied, **change))
 
 
-def test_layers_with_biases(copied):
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"num_key_value_heads": 1},
+        {"num_key_value_heads": 4},
+        {"num_key_value_heads": 2, "head_dim": 12},
+        {"hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 4},
+        {"tie_word_embeddings": False},
+        {"num_hidden_layers": 5, "hidden_size": 24, "num_attention_heads": 2, "num_key_value_heads": 2},
+    ],
+    ids=["one key head", "a key head each", "wide heads", "narrow heads", "untied", "deep"],
+)
+def test_other_sizes(copied, sizes):
+    same_numbers(made_anew(copied, **sizes))
+
+
+def made_anew(folder: Path, **changes: object) -> base_models.BaseModelFolder:
+    """Another model in the folder, of other sizes and random weights, in the same words."""
+    config = json.loads((folder / "config.json").read_text())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**config, "head_dim": None, **changes}))
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink()
+    return base_models.locate(folder)
+
+
+def test_a_transformer_that_was_saved_without_its_head(copied):
     weights = load_file(copied / "model.safetensors")
+    bare = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+    save_file(bare, copied / "model.safetensors", metadata={"format": "pt"})
+    same_numbers(base_models.locate(copied))
+
+
+def add_biases(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
     generator = torch.Generator().manual_seed(3)
     for name in [one for one in weights if "_proj.weight" in one]:
         bias = torch.randn(len(weights[name]), generator=generator) * 0.1
         weights[name.replace(".weight", ".bias")] = bias
-    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
-    same_numbers(with_config(copied, attention_bias=True, mlp_bias=True))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("attention", [True, False])
+@pytest.mark.parametrize("feed_forward", [True, False])
+def test_biases_are_added_where_the_configuration_says_so(copied, attention, feed_forward):
+    add_biases(copied)
+    same_numbers(with_config(copied, attention_bias=attention, mlp_bias=feed_forward))
+
+
+@pytest.mark.parametrize(("setting", "name"), [("attention_bias", "self_attn"), ("mlp_bias", "mlp")])
+def test_a_bias_that_is_missing_is_one_sentence(copied, setting, name):
+    with pytest.raises(RadllmError, match=rf"lack layers\.0\.{name}\.\w+\.bias: fetch the model again"):
+        NumpyReader(with_config(copied, **{setting: True}))
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_tokenizer_that_puts_a_token_before_every_prompt(copied, begins):
+    """As transformers does; ``tokenizer_config.json`` has no say in it."""
+    tokenizer = Tokenizer.from_file(str(copied / "tokenizer.json"))
+    if begins:
+        first = "<|im_start|>"
+        tokenizer.post_processor = TemplateProcessing(
+            single=f"{first} $A", special_tokens=[(first, tokenizer.token_to_id(first))]
+        )
+        tokenizer.save(str(copied / "tokenizer.json"))
+    base = base_models.locate(copied)
+    theirs = transformers.AutoTokenizer.from_pretrained(copied, local_files_only=True)
+    own = NumpyReader(base)
+    for prompt in ["", *PROMPTS, "<|im_end|>"]:
+        assert own.tokenise(prompt) == theirs(prompt)["input_ids"]
+    assert (own.tokenise(PROMPTS[0])[0] == 1) is begins
+    same_numbers(base)
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"hidden_act": "gelu"}, "is no plain LLaMA model"),
+        ({"partial_rotary_factor": 0.5}, "is no plain LLaMA model"),
+        ({"model_type": "mistral", "sliding_window": 16}, "holds a model of type 'mistral': only 'llama'"),
+        ({"model_type": "qwen3"}, "holds a model of type 'qwen3': only 'llama'"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}}, "turns positions in a way"),
         ({"hidden_size": 64}, "do not fit its config.json"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "turns positions in a way"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}}, "malformed"),
+        ({"vocab_size": 200}, "do not fit its config.json"),
         ({"num_hidden_layers": 3}, r"lack layers\.2\."),
         ({"num_attention_heads": 3}, "malformed"),
         ({"num_attention_heads": "many"}, "malformed"),

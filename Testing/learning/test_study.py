@@ -20,7 +20,7 @@ from radllm_backend.learning.methods import CONCATENATED, FROZEN, LORA, WEIGHTED
 from radllm_backend.learning.metrics import area_under_curve
 from radllm_backend.learning.options import CrossValidation, TrainingOptions
 from radllm_backend.learning.plan import EvaluationPlan, LabelledTable
-from radllm_backend.learning.study import ComparedModel, Study, Verdict, evaluate_models, evaluate_table
+from radllm_backend.learning.study import ComparedModel, Fold, Study, Verdict, evaluate_models, evaluate_table
 from Testing.support.cohorts import lesions
 
 pytestmark = pytest.mark.usefixtures("lean")
@@ -139,6 +139,12 @@ def test_a_resumed_evaluation_reads_no_prompt_again(read_study, monkeypatch):
     assert len(list(own.work.iterdir())) == own.division.folds  # both models read the same prompts
     monkeypatch.setattr(evaluation, "open_reader", lambda *_, **__: pytest.fail("read again"))
     assert without_time(evaluate_models(own, READING, quiet)) == said
+
+
+def test_no_layer_is_in_memory_that_is_not_to_be_read(study):
+    shallow = replace(study, options=OPTIONS.model_copy(update={"layers": 1}))
+    reader = Fold(shallow, 0, 0, study.parts(0)[0]).reader
+    assert (reader.depth, len(reader._llama._layers)) == (2, 1)
 
 
 def test_damaged_hidden_states_are_read_anew(read_study):

@@ -193,7 +193,7 @@ def _layer(shape: LlamaShape, weights: MappedWeights, number: int, adapter: Adap
     linear = {}
     for name, (outputs, inputs) in shape.linear_layers(number).items():
         weight = weights.shaped(f"{name}.weight", outputs, inputs)
-        bias = weights.shaped(f"{name}.bias", outputs) if f"{name}.bias" in weights else None
+        bias = weights.shaped(f"{name}.bias", outputs) if shape.has_bias(name) else None
         linear[name.rpartition(".")[2]] = _Linear(adapter.added_to(name, weight) if adapter else weight, bias)
     norms = {
         name: weights.shaped(f"layers.{number}.{name}.weight", shape.width)

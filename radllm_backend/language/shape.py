@@ -34,6 +34,9 @@ class LlamaShape:
     """Of the normalisation."""
     frequencies: tuple[float, ...]
     """Angle per position of each pair of a head, [head_width / 2]."""
+    attention_bias: bool
+    """Whether the four linear layers of attention add a bias; a file may hold one that is not to be added."""
+    feed_forward_bias: bool
 
     @classmethod
     def of(cls, config: Mapping[str, Any], where: str) -> LlamaShape:
@@ -73,6 +76,8 @@ class LlamaShape:
             most_tokens=int(config.get("max_position_embeddings") or 2048),
             epsilon=float(config.get("rms_norm_eps", 1e-6)),
             frequencies=_frequencies(config, head_width, where),
+            attention_bias=bool(config.get("attention_bias")),
+            feed_forward_bias=bool(config.get("mlp_bias")),
         )
 
     def linear_layers(self, number: int | None = None) -> dict[str, tuple[int, int]]:
@@ -90,6 +95,10 @@ class LlamaShape:
         }
         blocks = range(self.layers) if number is None else [number]
         return {f"layers.{block}.{name}": size for block in blocks for name, size in sizes.items()}
+
+    def has_bias(self, layer: str) -> bool:
+        """Whether one of the `linear_layers` adds a bias."""
+        return self.attention_bias if ".self_attn." in layer else self.feed_forward_bias
 
     def angles(self, positions: Float32Array) -> Float32Array:
         """Of each position [tokens] the angle of each pair, [tokens × head_width / 2]."""

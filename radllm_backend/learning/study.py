@@ -122,8 +122,8 @@ class Fold:
 
     @cached_property
     def reader(self) -> PromptReader:
-        """The base model as it is, nothing trained."""
-        return open_reader(self.base)
+        """The base model as it is, nothing trained, and no deeper than it is to be read."""
+        return open_reader(self.base, layers=self.options.layers)
 
     @cached_property
     def writer(self) -> PromptWriter:
