@@ -68,7 +68,6 @@ def lean() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def smollm2() -> base_models.BaseModelFolder:
     """SmolLM2-135M-Instruct in the user's own cache: fetched and converted by the first run, found by later ones."""
-    pytest.importorskip("transformers")
     try:
         return base_models.pull("smollm2-135m-instruct")
     except RadllmError as error:
@@ -168,12 +167,6 @@ def tiny_server(tiny_model: Path, tiny_base: Path, tmp_path_factory: pytest.Temp
 
 
 # --- the Slicer module ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def in_process() -> None:
-    """Asked for before a model, so that none is made in vain."""
-    pytest.importorskip("torch", reason="the model runs in this process here, and Slicer's Python has no torch")
 
 
 @pytest.fixture(scope="session")

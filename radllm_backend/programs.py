@@ -12,4 +12,6 @@ def without_window() -> dict[str, Any]:
 
     Slicer has no console that a program could write in: it would get one of its own, and closing that would end it.
     """
-    return {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NO_WINDOW}
+    return {}
