@@ -68,8 +68,6 @@ def lean() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def smollm2() -> base_models.BaseModelFolder:
     """SmolLM2-135M-Instruct in the user's own cache: fetched and converted by the first run, found by later ones."""
-    for package in ("tokenizers", "safetensors", "gguf"):
-        pytest.importorskip(package)
     try:
         return base_models.pull("smollm2-135m-instruct")
     except RadllmError as error:
@@ -169,13 +167,6 @@ def tiny_server(tiny_model: Path, tiny_base: Path, tmp_path_factory: pytest.Temp
 
 
 # --- the Slicer module ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def in_process() -> None:
-    """What reads a model in this process; asked for before a model, so that none is made in vain."""
-    for package in ("tokenizers", "safetensors", "gguf"):
-        pytest.importorskip(package)
 
 
 @pytest.fixture(scope="session")

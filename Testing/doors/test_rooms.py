@@ -23,6 +23,7 @@ TORCH_FREE = [
     "errors",
     "records",
     "files",
+    "programs",
     "imaging.lesion",
     "features.extraction",
     "features.table",
@@ -156,7 +157,7 @@ def taken_from_the_root(tree: ast.AST) -> set[str]:
 def test_the_house_has_ten_rooms_each_with_a_sentence() -> None:
     assert {path.parent for path in PACKAGE.rglob("*.py")} == {PACKAGE, *(PACKAGE / room for room in ROOMS)}
     assert sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")) == sorted(ROOMS)
-    assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= 6
+    assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= 7
     for page in ("README.md", "CONTRIBUTING.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         for room in ROOMS:

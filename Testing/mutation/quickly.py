@@ -24,7 +24,6 @@ SLOW = {
     "self_contained_model",
     "phantom_table",
     "volume_model",
-    "in_process",
     "outcomes",
     "card",
     "cohort",

@@ -239,7 +239,7 @@ def test_what_no_package_can_replace_is_said_in_the_panel(
 
 
 def test_a_model_is_loaded_once_and_again_when_it_has_changed(
-    in_process: None, panel: Any, self_contained_model: Path, tmp_path: Path
+    panel: Any, self_contained_model: Path, tmp_path: Path
 ) -> None:
     backend = panel.logic.backends["process"]
     model = backend.model(str(self_contained_model))

@@ -334,7 +334,7 @@ def test_the_module_links_to_its_documentation() -> None:
     assert '<a href="https://' in slicer.modules.radiomicsllm.helpText
 
 
-def test_the_card_says_how_exact_the_base_model_is(panel: Any, in_process: None) -> None:
+def test_the_card_says_how_exact_the_base_model_is(panel: Any) -> None:
     choose_backend(panel, "process")
     panel.ui.modelSelector.currentIndex = panel.ui.modelSelector.findData("breast-us")
     panel.ui.cardButton.click()

@@ -82,7 +82,7 @@ def test_a_ct_with_ten_nodules_does_not_block_it(panel: Any, volume_model: Path,
     assert min(pauses) < LONGEST, pauses
 
 
-def test_not_even_while_slicer_s_python_loads_the_language_model(in_process: None, smollm2: object) -> None:
+def test_not_even_while_slicer_s_python_loads_the_language_model(smollm2: object) -> None:
     code = """
         from Testing.slicer.module_scene import RadiomicsLLM, add_segmentation, add_volume
         from Testing.slicer.module_scene import choose_backend, choose_modality

@@ -102,9 +102,7 @@ def by_clicks(panel: Any, name: str, prepare: Callable[[], None]) -> dict[str, f
     return said
 
 
-def test_an_image_by_breast_us(
-    in_process: None, clicked: Any, run: Callable[..., str], served: LocalServer, tmp_path: Path
-) -> None:
+def test_an_image_by_breast_us(clicked: Any, run: Callable[..., str], served: LocalServer, tmp_path: Path) -> None:
     sample_in_the_scene()
     said = by_clicks(clicked, "breast-us", lambda: choose_modality(clicked, "US"))
 
@@ -137,9 +135,7 @@ def test_an_image_by_breast_us(
     assert max(said.values()) - min(said.values()) <= SAME, said
 
 
-def test_words_by_mammo_descriptors(
-    in_process: None, clicked: Any, run: Callable[..., str], served: LocalServer, tmp_path: Path
-) -> None:
+def test_words_by_mammo_descriptors(clicked: Any, run: Callable[..., str], served: LocalServer, tmp_path: Path) -> None:
     """A batch has no words, and refuses the model."""
     sample_in_the_scene()
     said = by_clicks(clicked, "mammo-descriptors", lambda: choose(clicked, "lesion", **WORDS))

@@ -75,8 +75,6 @@ def both_model(phantom_table: Path, tiny_base: Path, tmp_path_factory: pytest.Te
 
 @pytest.fixture(params=["process", "local"])
 def backend(request: pytest.FixtureRequest, panel: Any) -> str:
-    if request.param == "process":
-        request.getfixturevalue("in_process")
     choose_backend(panel, request.param)
     return str(request.param)
 

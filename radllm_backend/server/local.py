@@ -16,6 +16,7 @@ from typing import IO, Any
 from pydantic import ValidationError
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.programs import without_window
 from radllm_backend.server.client import Client
 from radllm_backend.server.protocol import Ready
 
@@ -62,7 +63,8 @@ class LocalServer:
                 stderr=log,
                 text=True,
                 env=environment,
-                **_apart(),
+                start_new_session=sys.platform != "win32",  # at the head of a group of its own
+                **without_window(),
             )
         except OSError as error:
             raise RadllmError(f"The server cannot be started with {python} ({error.strerror}).") from error
@@ -127,14 +129,7 @@ def _ask_to_end(process: subprocess.Popen[str]) -> None:
 
 def _task_kill(process: subprocess.Popen[str]) -> None:
     command = ["taskkill", "/F", "/T", "/PID", str(process.pid)]
-    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, **_apart())
-
-
-def _apart() -> dict[str, Any]:
-    """A process at the head of a group of its own, which on Windows opens no console window that a user could close."""
-    if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NO_WINDOW}
-    return {"start_new_session": True}
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, **without_window())
 
 
 def _first_line(process: subprocess.Popen[str], timeout: float) -> str:

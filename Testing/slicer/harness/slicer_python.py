@@ -8,8 +8,12 @@ made. CTK's launcher is a process of its own that waits for the interpreter, and
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import subprocess
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 import pip
@@ -63,3 +67,30 @@ def site_packages(launcher: Path) -> Path:
     """Where its packages lie."""
     (folder,) = launcher.parents[1].glob("lib/Python/lib/python3*/site-packages")
     return folder
+
+
+def give_packages(launcher: Path, names: Iterable[str]) -> None:
+    """Put packages of this Python there, and nothing that they ask for; as links, for some are large.
+
+    Raises:
+        PackageNotFoundError: this Python lacks one of them.
+    """
+    site = site_packages(launcher)
+    for name in names:
+        distribution = metadata.distribution(name)
+        for file in distribution.files or ():
+            source, target = Path(str(distribution.locate_file(file))), site / file
+            if ".." in file.parts or file.suffix == ".pyc" or not source.is_file():  # programs lie elsewhere
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # two packages may share a file of theirs
+                _link(source, target)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # it lies on another disk
+        shutil.copy2(source, target)

