@@ -62,7 +62,7 @@ class Panel(VTKObservationMixin):
         self.results = ResultsSection(
             ui, onChosen=self._onResultChosen, askCard=self._askingCard, begin=self._beginExport
         )
-        self.segments = SegmentChoice(ui.segmentsList, self._update)
+        self.segments = SegmentChoice(ui.segmentsLabel, ui.segmentsList, self._update)
         self.models = ModelChoice(ui.modelSelector, ui.modelFolderLabel, ui.modelFolderEdit, self._onModelChanged)
         self.settings = SettingsChoice(ui.settingsSelector, ui.settingsFileEdit, self._onInputChanged)
         self.backends = BackendChoice(
