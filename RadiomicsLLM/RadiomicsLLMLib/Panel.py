@@ -62,7 +62,7 @@ class Panel(VTKObservationMixin):
         self.results = ResultsSection(
             ui, onChosen=self._onResultChosen, askCard=self._askingCard, begin=self._beginExport
         )
-        self.segments = SegmentChoice(ui.segmentsList, self._update)
+        self.segments = SegmentChoice(ui.segmentsLabel, ui.segmentsList, self._update)
         self.models = ModelChoice(ui.modelSelector, ui.modelFolderLabel, ui.modelFolderEdit, self._onModelChanged)
         self.settings = SettingsChoice(ui.settingsSelector, ui.settingsFileEdit, self._onInputChanged)
         self.backends = BackendChoice(
@@ -80,8 +80,8 @@ class Panel(VTKObservationMixin):
             onLoaded=self._onLesionLoaded,
         )
         ui.batchButton.connect("contentsCollapsed(bool)", lambda _collapsed: self.batch.refresh())
-        onOtherNode(ui.volumeSelector, self._onVolumeChanged)
-        onOtherNode(ui.segmentationSelector, self._onSegmentationChanged)
+        self._looks = [onOtherNode(ui.volumeSelector, self._onVolumeChanged)]
+        self._looks += [onOtherNode(ui.segmentationSelector, self._onSegmentationChanged)]
         ui.modalitySelector.connect("currentIndexChanged(int)", self._onInputChanged)
         ui.sampleButton.connect("clicked(bool)", self._onSample)
         ui.editorButton.connect("clicked(bool)", self._onEditor)
@@ -118,6 +118,7 @@ class Panel(VTKObservationMixin):
             self.ui.volumeSelector.setCurrentNode(volumeNode)
         if segmentationNode:
             self.ui.segmentationSelector.setCurrentNode(segmentationNode)
+        self._look()
 
     def enter(self) -> None:
         """The module is shown: look at what was done to the scene meanwhile, and follow it from now on."""
@@ -147,6 +148,11 @@ class Panel(VTKObservationMixin):
 
     # ----------------------------------------------------------------------------------------------- what was chosen
 
+    def _look(self, *_arguments: object) -> None:
+        """Whether other nodes are chosen by now: the selectors do not always say so."""
+        for look in self._looks:
+            look()
+
     def _onVolumeChanged(self, volumeNode: slicer.vtkMRMLVolumeNode | None) -> None:
         self._volumeNode = volumeNode
         self._observe()
@@ -163,6 +169,7 @@ class Panel(VTKObservationMixin):
         self.removeObservers()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosing)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneLoaded)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self._look)
         volumeNode, segmentationNode = self._volumeNode, self._segmentationNode
         if volumeNode and self._isEntered:  # a volume that is loaded gets its voxels after it is chosen
             self.addObserver(volumeNode, volumeNode.ImageDataModifiedEvent, self._onVoxelsChanged)
@@ -179,6 +186,7 @@ class Panel(VTKObservationMixin):
 
     def _onSceneLoaded(self, *_arguments: object) -> None:
         self._chosen.restore()
+        self._look()
         self._showKept()
 
     def _showKept(self, *_arguments: object) -> None:
@@ -369,15 +377,13 @@ class Panel(VTKObservationMixin):
     def _onSceneClosing(self, *_arguments: object) -> None:
         self._cancel(_("The scene was closed: {undone}."))
 
-    # ------------------------------------------------------------------------------------------------------- results
+    # --------------------------------------------------------------------------------------------- results, and batch
 
     def _askingCard(self) -> Callable[[], dict[str, Any]]:
         return partial(self.backends.current().card, self.models.current())
 
     def _onResultChosen(self, result: SegmentResult) -> None:
         self.findings.choose(result.segmentId)
-
-    # --------------------------------------------------------------------------------------------------------- batch
 
     def _ownModel(self) -> str:
         """The chosen model, where it is on this computer."""

@@ -7,8 +7,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 from PySide6.QtCore import Qt
 
+from Testing.slicer.harness.widgets import HEARD
 from Testing.slicer.module_scene import (
     MASKS,
     ROOT,
@@ -106,7 +108,14 @@ def test_the_list_keeps_its_current_row_and_its_place(panel: Any) -> None:
     assert rows.currentItem().text() == "renamed"
 
 
-def test_another_node_counts_and_not_another_name(one: Any) -> None:
+@pytest.fixture(params=HEARD)
+def heard(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The selectors signal as in each version of Slicer."""
+    monkeypatch.setattr(slicer.qMRMLNodeComboBox, "heard", HEARD[request.param])
+    return str(request.param)
+
+
+def test_another_node_counts_and_not_another_name(heard: str, one: Any) -> None:
     volume, other = add_volume(), add_volume()
     segmentation = add_segmentation(volume)
     one.ui.volumeSelector.setCurrentNode(volume)
@@ -115,11 +124,47 @@ def test_another_node_counts_and_not_another_name(one: Any) -> None:
         node.SetName("renamed")
         assert len(shown(one)) == 2
     volume.SetName(other.GetName())
-    one.ui.volumeSelector._box.blockSignals(True)  # as with Qt 6, for which the text is the same
     one.ui.volumeSelector.setCurrentNode(other)
-    one.ui.volumeSelector._box.blockSignals(False)
-    one.ui.volumeSelector.nodeActivated.emit(other)
+    one.ui.volumeSelector.nodeActivated.emit(other)  # as a click does
     assert shown(one) == []
+    assert one.panel._volumeNode is other
+
+
+@pytest.mark.parametrize("names", [("scan", "scan", "scan"), ("a", "b", "c")])
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_a_node_that_is_removed_is_chosen_no_more(
+    heard: str, one: Any, gone: int, names: tuple[str, str, str]
+) -> None:
+    """Whichever Qt chooses in its place, and whether the selector says so or not."""
+    volumes = [add_volume() for _name in names]
+    segmentations = [add_segmentation(volume, {"oval": MASKS["oval"]}) for volume in volumes]
+    for nodes in (volumes, segmentations):
+        for node, name in zip(nodes, names, strict=True):
+            node.SetName(name)
+    one.panel.choose(volumes[gone], segmentations[gone])
+    assert one.panel._volumeNode is volumes[gone]
+    assert one.panel._segmentationNode is segmentations[gone]
+    for nodes, selector in ((segmentations, one.ui.segmentationSelector), (volumes, one.ui.volumeSelector)):
+        removed = nodes.pop(gone)
+        slicer.mrmlScene.RemoveNode(removed)
+        chosen = one.panel._volumeNode if nodes is volumes else one.panel._segmentationNode
+        assert chosen is selector.currentNode()
+        assert chosen is not removed
+        assert chosen is nodes[min(gone, 1)]  # Qt takes the next row, or the last one
+    assert one.ui.classifyButton.enabled
+    slicer.mrmlScene.Clear()
+    assert (one.panel._volumeNode, one.panel._segmentationNode) == (None, None)
+    assert not one.ui.classifyButton.enabled
+
+
+def test_what_a_program_chooses_is_chosen(heard: str, one: Any) -> None:
+    """Also a second sample, whose nodes have the names of the first one's."""
+    for _ in range(2):
+        one.ui.sampleButton.click()
+        assert one.panel._volumeNode is one.ui.volumeSelector.currentNode()
+        assert one.panel._segmentationNode is one.ui.segmentationSelector.currentNode()
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 2
+    assert one.panel._segmentationNode is slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[1]
 
 
 def test_the_selector_of_the_harness_chooses_as_slicer_s(panel: Any) -> None:

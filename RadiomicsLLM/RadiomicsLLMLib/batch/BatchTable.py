@@ -22,7 +22,6 @@ class BatchTable:
         self._cells: Callable[[BatchLesion], Sequence[str]] = BatchLesion.listed
         about = _("Double-click a row to load its series and segment.")
         self.table = makeTable("batchTable", ("", "", ""), about)
-        self.table.setWordWrap(False)
         self.table.setTextElideMode(qt.Qt.ElideMiddle)  # a series' name begins a row, and its segment's ends it
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)

@@ -16,6 +16,7 @@ class PanelUi(Protocol):
     volumeSelector: slicer.qMRMLNodeComboBox
     modalitySelector: qt.QComboBox
     segmentationSelector: slicer.qMRMLNodeComboBox
+    segmentsLabel: qt.QLabel
     segmentsList: qt.QListWidget
     sampleButton: qt.QPushButton
     editorButton: qt.QPushButton

@@ -83,6 +83,7 @@ def makeTable(name: str, headers: Sequence[str], toolTip: str) -> qt.QTableWidge
     table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
     table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
     table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+    table.horizontalHeader().setHighlightSections(False)  # bold words need more than their column has
     table.verticalHeader().hide()
     table.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
     table.hide()

@@ -17,7 +17,7 @@ NO_CALL_COLOR = "#6b6b6b"
 WIDTH = 340
 """Of either picture: a panel of 400 pixels without its margins."""
 _SCALE_HEIGHT, _BAR_TOP, _BAR_HEIGHT = 34, 4, 12
-_ROW, _NAME, _NUMBER, _GAP = 19, 168, 44, 6
+_ROW, _NAME, _NUMBER, _GAP, _BETWEEN = 19, 168, 44, 6, 5
 _SHARPNESS = 2  # pixels a point, for dense screens
 
 
@@ -48,24 +48,34 @@ def probabilityPicture(prediction: Prediction, ink: qt.QColor) -> qt.QPixmap:
 
 def sharesPicture(shares: Sequence[FeatureShare | DescriptorShare], ink: qt.QColor) -> qt.QPixmap:
     """A row for each feature: its name, a bar to the left (benign) or the right (malignant), and its effect."""
-    picture, painter = _begin(_ROW * len(shares))
+    heights = _heights([share.name for share in shares])
+    picture, painter = _begin(sum(heights))
     largest = max([abs(share.effect or 0) for share in shares], default=0) or 1.0
     half = (WIDTH - _NAME - _NUMBER - 2 * _GAP) // 2
     middle = _NAME + _GAP + half
-    metrics = painter.fontMetrics()
-    for row, share in enumerate(shares):
-        effect, top = share.effect or 0.0, row * _ROW
+    for row, (share, height) in enumerate(zip(shares, heights, strict=True)):
+        effect, top = share.effect or 0.0, sum(heights[:row])
+        bar = top + (height - _BAR_HEIGHT) // 2
         length = max(1, round(half * abs(effect) / largest))
         color = CALL_COLORS["likely malignant" if effect > 0 else "likely benign"]
-        painter.fillRect(middle if effect > 0 else middle - length, top + 4, length, _ROW - 8, qt.QColor(color))
+        painter.fillRect(middle if effect > 0 else middle - length, bar, length, _BAR_HEIGHT, qt.QColor(color))
         painter.setPen(ink)
-        name = metrics.elidedText(share.name, qt.Qt.ElideRight, _NAME)
-        painter.drawText(qt.QRect(0, top, _NAME, _ROW), qt.Qt.AlignVCenter, name)
-        number = qt.QRect(WIDTH - _NUMBER, top, _NUMBER, _ROW)
+        painter.drawText(qt.QRect(0, top, _NAME, height), qt.Qt.AlignVCenter | qt.Qt.TextWordWrap, share.name)
+        number = qt.QRect(WIDTH - _NUMBER, top, _NUMBER, height)
         painter.drawText(number, qt.Qt.AlignRight | qt.Qt.AlignVCenter, f"{effect:+.2f}")
-    painter.fillRect(middle, 0, 1, _ROW * len(shares), ink)
+    painter.fillRect(middle, 0, 1, sum(heights), ink)
     painter.end()
     return picture
+
+
+def _heights(names: Sequence[str]) -> list[int]:
+    """Of their rows: a long name has several lines, for some names differ only in their last word."""
+    _picture, painter = _begin(1)
+    metrics = painter.fontMetrics()
+    inside = (0, 0, _NAME, 1000)
+    heights = [metrics.boundingRect(*inside, qt.Qt.TextWordWrap, name).height() for name in names]
+    painter.end()
+    return [max(_ROW, height + _BETWEEN) for height in heights]
 
 
 def _begin(height: int) -> tuple[qt.QPixmap, qt.QPainter]:

@@ -9,6 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 _SPACING = 0.08  # millimetres, as in Resources/SampleLesions/README.md
+_COLORS = ((0.56, 0.83, 0.42), (0.69, 0.48, 0.95))  # none of those that segments get by their calls
 NAME = "BreastUltrasoundPhantom"
 
 
@@ -55,7 +56,8 @@ def loadSampleLesions() -> list[slicer.vtkMRMLNode]:
     for number, phantom in enumerate(phantoms):
         mask = np.zeros(picture.shape, dtype=np.uint8)
         mask[:, number * width : (number + 1) * width] = phantom.mask > 0
-        segmentationNode.GetSegmentation().AddEmptySegment(phantom.kind, phantom.kind.capitalize())
+        name = phantom.kind.capitalize()
+        segmentationNode.GetSegmentation().AddEmptySegment(phantom.kind, name, _COLORS[number])
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask[np.newaxis], segmentationNode, phantom.kind, volumeNode)
     slicer.util.setSliceViewerLayers(background=volumeNode, fit=True)
     return [volumeNode, segmentationNode]

@@ -16,12 +16,13 @@ _MOST_ROWS_SHOWN, _FRAME = 6, 6
 class SegmentChoice:
     """A list of the segments with a box each; the boxes follow the eyes of the segments until the user clicks one."""
 
-    def __init__(self, listWidget: qt.QListWidget, changed: Callable[[], None]) -> None:
+    def __init__(self, label: qt.QLabel, listWidget: qt.QListWidget, changed: Callable[[], None]) -> None:
         """
         Args:
+            label: stands beside the list; both are hidden where there is no segment.
             changed: called when the user chooses other segments.
         """
-        self._list, self._changed = listWidget, changed
+        self._label, self._list, self._changed = label, listWidget, changed
         self._segmentationNode: slicer.vtkMRMLSegmentationNode | None = None
         self._byHand: dict[str, bool] = {}
         listWidget.connect("itemChanged(QListWidgetItem*)", self._onItemChanged)
@@ -34,7 +35,8 @@ class SegmentChoice:
         self._fill(segmentationNode)
         self._list.blockSignals(False)
         self._list.setFixedHeight(_FRAME + self._list.sizeHintForRow(0) * min(_MOST_ROWS_SHOWN, self._list.count))
-        self._list.setVisible(self._list.count > 0)
+        for widget in (self._label, self._list):
+            widget.setVisible(self._list.count > 0)
 
     def current(self) -> list[str]:
         """IDs of the chosen segments, in the segmentation's order."""

@@ -23,6 +23,14 @@ _FOUR_UP = slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
 _RED_ALONE = slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView
 
 
+def _empty_3d_view(height: int) -> np.ndarray:
+    """[rows × 3], 8 bits: from Slicer's own upper colour to its lower one."""
+    node = slicer.vtkMRMLViewNode()
+    share = np.linspace(0, 1, height)[:, np.newaxis]
+    colours = np.array(node.GetBackgroundColor2()), np.array(node.GetBackgroundColor())
+    return np.rint(255 * ((1 - share) * colours[0] + share * colours[1])).astype(np.uint8)
+
+
 class SliceWidget:
     """One slice view: nodes and logic at once, a window to draw in only when a picture is wanted."""
 
@@ -132,6 +140,8 @@ class LayoutManager:
             return views["Red"].picture()
         width, height = self._size
         picture = np.full((height, width, 3), 225, np.uint8)
+        across, down = (width - _GAP) // 2, (height - _GAP) // 2
+        picture[:down, width - across :] = _empty_3d_view(down)[:, np.newaxis]
         places = {"Red": (0, 0), "Yellow": (1, 0), "Green": (1, 1)}
         for name, (row, column) in places.items():
             view = views[name].picture()

@@ -6,7 +6,7 @@ Those of CTK were checked against ``Libs/Widgets/ctkCollapsibleButton.cpp``, ``c
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import slicer
 import vtk
@@ -44,27 +44,37 @@ class qMRMLWidget(QtWidgets.QWidget):
         self.mrmlSceneChanged.emit(scene)
 
 
+HEARD = {
+    "Slicer 5.10": frozenset({"row"}),
+    "Slicer 5.12 with Qt 5": frozenset({"row", "text"}),
+    "Slicer 5.12 with Qt 6": frozenset({"text"}),
+}
+"""What Qt tells a `qMRMLNodeComboBox`."""
+
+
 class qMRMLNodeComboBox(QtWidgets.QWidget):
     """Lists the nodes of some classes; the first one that comes is chosen unless `noneEnabled`.
 
-    Checked against ``Libs/MRML/Widgets/qMRMLNodeComboBox.cxx`` of Slicer 5.12. As there, it is a QComboBox whose rows
-    come and go with the nodes, so that Qt decides what is chosen when the chosen node goes.
-    It signals whenever that combo box does, also where the chosen node was only renamed, and more than once for one
-    change: with Qt 5 and Qt 6 the real one does so at different times.
+    Checked against ``Libs/MRML/Widgets/qMRMLNodeComboBox.cxx`` and ``qMRMLSceneModel.cxx`` of Slicer's main branch
+    after 5.12, and Qt's ``qcombobox.cpp``. As there, it is a QComboBox whose rows come and go with the nodes (just
+    before, and all at the end where the scene is closed), so that Qt decides what is chosen when the chosen node goes.
+    It signals whenever that combo box tells of another text, also where the chosen node was only renamed. Qt 5 tells so
+    at every other row, Qt 6 only where the text differs; Slicer 5.10 heard of other rows alone.
     """
 
     currentNodeChanged = Signal(object)
     nodeActivated = Signal(object)
+    heard: ClassVar[frozenset[str]] = frozenset({"row", "text"})
+    """What Qt tells this widget: of another row, and of another text; see `HEARD`."""
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._scene: Any = None
         self._observed: dict[str, tuple[Any, int]] = {}
         self._box = QtWidgets.QComboBox()
-        self._box.currentIndexChanged.connect(self._emit)
-        self._box.currentTextChanged.connect(self._emit)
+        self._box.currentIndexChanged.connect(lambda _row: "row" in self.heard and self._emit())
+        self._box.currentTextChanged.connect(lambda _text: "text" in self.heard and self._emit())
         self._box.activated.connect(lambda _index: self.nodeActivated.emit(self.currentNode()))
-        self._box.model().rowsRemoved.connect(self._choose_none_where_it_is_gone)
         _row(self, self._box)
         self.setFocusProxy(self._box)
 
@@ -72,6 +82,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._scene = scene
         scene.AddObserver(scene.NodeAddedEvent, self._when_alive(self._on_added))
         scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._when_alive(self._on_removing))
+        scene.AddObserver(scene.EndCloseEvent, lambda *_: isValid(self) and self._refresh())
         self._refresh()
 
     def _when_alive(self, function: Any) -> Any:
@@ -95,14 +106,16 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     def nodeCount(self) -> int:
         return self._box.count - int(self.noneEnabled)
 
-    def _emit(self, *_what: object) -> None:
+    def _emit(self) -> None:
         node, index = self.currentNode(), self._box.currentIndex
         if node is None and index != (0 if self.noneEnabled else -1):
             self._box.setCurrentIndex(self._box.count - 1)  # a row whose node is gone: the last one
         else:
             self.currentNodeChanged.emit(node)
 
-    def _choose_none_where_it_is_gone(self, *_rows: object) -> None:
+    def _remove(self, row: int) -> None:
+        """First Qt chooses the next row, or the last one; where that is no node, none is chosen."""
+        self._box.removeItem(row)
         if self.currentNode() is None:
             self.setCurrentNode(None)
 
@@ -117,8 +130,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         if observed:
             node.RemoveObserver(observed[1])
         row = self._box.findData(node.GetID())
-        if row >= 0:
-            self._box.removeItem(row)
+        if row >= 0 and not self._scene.IsClosing():  # then all rows go at its end
+            self._remove(row)
 
     def _on_modified(self, node: Any) -> None:
         row = self._box.findData(node.GetID())
@@ -128,7 +141,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         elif listed:
             self._box.setItemText(row, node.GetName())
         elif row >= 0:
-            self._box.removeItem(row)
+            self._remove(row)
 
     def _refresh(self) -> None:
         if self._scene is None:
