@@ -63,28 +63,27 @@ def comparisons(runs: int, work: Path, tell: Tell) -> Iterator[Comparison]:
 
 
 @contextlib.contextmanager
-def warm_process() -> Iterator[subprocess.Popen[str]]:
+def warm_process() -> Iterator[subprocess.Popen[bytes]]:
     """A process of this tree that has the model, and predicts each lesion that `predict` gives it."""
     tree, pipe = this_tree(), subprocess.PIPE
     command = tree.command("-c", _PREDICT, MODEL)
-    with subprocess.Popen(command, env=tree.environment(), text=True, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+    with subprocess.Popen(command, env=tree.environment(), bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-def predict(process: subprocess.Popen[str], lesion: Features) -> float:
+def predict(process: subprocess.Popen[bytes], lesion: Features) -> float:
     """Seconds of a prediction in a `warm_process`; RadllmError, with its last words, where it ended."""
     assert process.stdin
     assert process.stdout
     assert process.stderr
     with contextlib.suppress(BrokenPipeError):  # it has ended: its last words tell why
-        process.stdin.write(lesion.model_dump_json() + "\n")
-        process.stdin.flush()
+        process.stdin.write(lesion.model_dump_json().encode() + b"\n")
     line = process.stdout.readline()
     if not line:
-        raise RadllmError(f"The prediction failed: {last_line(process.stderr.read())}")
+        raise RadllmError(f"The prediction failed: {last_line(process.stderr.read().decode())}")
     return float(line)
 
 

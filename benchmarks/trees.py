@@ -13,7 +13,13 @@ from typing import NamedTuple
 
 from radllm_backend.errors import RadllmError
 
-_CHANGES_SPEED = ("PYTHONDONTWRITEBYTECODE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_CHANGES_SPEED = (
+    "PYTHONDONTWRITEBYTECODE",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
 _BIN_PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 
 # A process of its own: what a process that this one starts begins with, this one's memory, would count as well.
