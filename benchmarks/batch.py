@@ -56,8 +56,8 @@ def comparisons(runs: int, work: Path, tell: Tell) -> Iterator[Comparison]:
         subject="batch",
         case=f"{count} lesions of {_ACROSS} px in full-field mammograms (lossless JPEG), seconds a lesion, two workers",
         usual=f"a loop of execute(image_path, mask_path) and the model, over {in_turn} of them",
-        usual_seconds=tuple(loop[1:]),
-        seconds=tuple(together[1:]),
+        usual_values=tuple(loop[1:]),
+        values=tuple(together[1:]),
         wanted=WANTED,
         note=f"with the workers' start and the tables at the end; {_bound(lesions, model)}",
     )

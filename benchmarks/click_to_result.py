@@ -116,8 +116,8 @@ def measured(panel: Any, work: Path, rounds: int) -> Comparison:
         subject="click-to-result",
         case=f"lesion of {ACROSS} px in a mammogram of {columns} × {rows} (DICOM, 16 bits), {MODEL}, warm local server",
         usual="SlicerRadiomics' way for its features alone: NRRD files, a spawned process, CSV",
-        usual_seconds=tuple(usual[1:]),
-        seconds=tuple(all_of_it[1:]),
+        usual_values=tuple(usual[1:]),
+        values=tuple(all_of_it[1:]),
         wanted=WANTED,
         note=f"with the report as {', '.join(FORMATS)}; the result in the scene alone takes "
         f"{statistics.median(results[1:]):.2f} s, of which the server takes {statistics.median(answers[1:]):.2f} s for "

@@ -1,4 +1,4 @@
-"""Two ways to the same result, run in turn in one process, and how many times faster the second one is."""
+"""Two ways to the same result, run in turn, and how many times as much time or memory the first one takes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from radllm_backend.records import Record
 
@@ -16,9 +18,11 @@ QUICK = "RADLLM_BENCH_QUICK"
 Tell = Callable[[str], None]
 """Told what is measured now."""
 
+T = TypeVar("T")
+
 
 class Comparison(Record):
-    """Seconds of both ways, round by round, and what came of it."""
+    """What both ways took, round by round, and what came of it."""
 
     subject: str
     """What was measured, such as ``extraction``."""
@@ -26,17 +30,20 @@ class Comparison(Record):
     """On what, in words that a reader of the documentation understands."""
     usual: str
     """The way that is compared with, in words."""
-    usual_seconds: tuple[float, ...]
-    seconds: tuple[float, ...]
+    usual_values: tuple[float, ...]
+    values: tuple[float, ...]
+    unit: str = "s"
     wanted: float | None = None
     """The ratio aimed at; None where none was set."""
     note: str = ""
     """What bounds it, or how far the results of both ways differ."""
+    loads: tuple[float, ...] = ()
+    """The machine's load average of the last minute at the end of each round; empty where nobody noted it."""
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """How many times as fast as usual, round by round."""
-        return tuple(slow / fast for slow, fast in zip(self.usual_seconds, self.seconds, strict=True))
+        """The usual way's value divided by ours, round by round."""
+        return tuple(usual / ours for usual, ours in zip(self.usual_values, self.values, strict=True))
 
     @property
     def ratio(self) -> float:
@@ -67,13 +74,34 @@ def compare(
         clock: seconds; `time.process_time` where both ways run in this process and other work shares the machine.
     """
     called, theirs = usual
-    for work in (theirs, ours):
-        work()
-    rounds = [(_seconds(theirs, clock), _seconds(ours, clock)) for _ in range(runs)]
+    rounds, loads = in_turn((partial(_seconds, theirs, clock), partial(_seconds, ours, clock)), runs, warm_up=True)
     slow, fast = zip(*rounds, strict=True)
     return Comparison(
-        subject=subject, case=case, usual=called, usual_seconds=slow, seconds=fast, wanted=wanted, note=note
+        subject=subject,
+        case=case,
+        usual=called,
+        usual_values=slow,
+        values=fast,
+        wanted=wanted,
+        note=note,
+        loads=loads,
     )
+
+
+def in_turn(
+    ways: Sequence[Callable[[], T]], runs: int, *, warm_up: bool = False
+) -> tuple[list[tuple[T, ...]], tuple[float, ...]]:
+    """What each way gives in each round, and the load average at the end of each round, where the system knows it.
+
+    Args:
+        warm_up: one more round goes before, and does not count.
+    """
+    rounds, loads = [], []
+    for _ in range(runs + warm_up):
+        rounds.append(tuple(way() for way in ways))
+        if hasattr(os, "getloadavg"):
+            loads.append(round(os.getloadavg()[0], 2))
+    return rounds[warm_up:], tuple(loads[warm_up:])
 
 
 def _seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
@@ -83,19 +111,23 @@ def _seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
 
 
 def table(comparisons: Sequence[Comparison]) -> str:
-    """A Markdown table: one line a comparison, with median, lowest and highest ratio."""
+    """A Markdown table: one line a comparison, with the medians, and the median, lowest and highest ratio."""
     lines = [
-        "| what | case | compared with | seconds then | seconds now | times as fast (lowest to highest) | aimed at |",
+        "| what | case | compared with | then | now | then / now (lowest to highest) | aimed at |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in comparisons:
-        usual, ours = statistics.median(one.usual_seconds), statistics.median(one.seconds)
-        aim = "" if one.wanted is None else f"{one.wanted:g} ({'reached' if one.is_reached else 'not reached'})"
-        spread = f"**{one.ratio:.1f}** ({min(one.ratios):.1f} to {max(one.ratios):.1f})"
-        cells = (one.subject, one.case, one.usual, f"{usual:.3g}", f"{ours:.3g}", spread, aim)
-        lines.append(f"| {' | '.join(cells)} |")
-    notes = [f"- {one.subject}, {one.case}: {one.note}" for one in comparisons if one.note]
+        usual, ours = (f"{statistics.median(values):.3g} {one.unit}" for values in (one.usual_values, one.values))
+        aim = "" if one.wanted is None else f"{one.wanted:.3g} ({'reached' if one.is_reached else 'not reached'})"
+        spread = f"**{one.ratio:.3g}** ({min(one.ratios):.3g} to {max(one.ratios):.3g})"
+        lines.append(f"| {' | '.join((one.subject, one.case, one.usual, usual, ours, spread, aim))} |")
+    notes = [f"- {one.subject}, {one.case}: {said}" for one in comparisons if (said := _said(one))]
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+
+
+def _said(one: Comparison) -> str:
+    loads = f"load average {min(one.loads):.1f} to {max(one.loads):.1f}" if one.loads else ""
+    return "; ".join(part for part in (one.note, loads) if part)
 
 
 def machine() -> str:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from radllm_backend import Model
 from radllm_backend.features.table import read_table
@@ -29,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lesions", type=int, default=6)
     count = parser.parse_args().lesions
-    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
     rows = read_table(TABLE).rows()
     rows = rows[:: max(1, len(rows) // count)][:count]
     bundle = read_bundle("breast-us")

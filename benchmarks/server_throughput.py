@@ -64,7 +64,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=50, help="of each client")
     parser.add_argument("--alone", type=int, default=100, help="requests one at a time")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each server")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     return parser.parse_args()
 

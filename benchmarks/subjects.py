@@ -15,18 +15,26 @@ from radllm_backend.errors import RadllmError
 if TYPE_CHECKING:  # the names stand in the help of the command, which does not wait for pydantic
     from benchmarks.comparison import Comparison, Tell
 
-SUBJECTS = ("decoding", "extraction", "scoring", "training", "start-up", "batch")
+AGAINST_RELEASE = ("release", "demo")
+"""Are compared with a release, from its checkout."""
+SUBJECTS = ("decoding", "extraction", "scoring", "training", "start-up", "batch", "busy", *AGAINST_RELEASE)
 """In the order of a lesion's way."""
 
-Measure = Callable[[int, Path, "Tell"], Iterator["Comparison"]]
-"""Rounds, a folder for generated cases, and who is told what is measured now."""
+Measure = Callable[..., Iterator["Comparison"]]
+"""Rounds, a folder for generated cases, who is told what is measured now, and the release's checkout where needed."""
 
 
-def measure(subjects: Sequence[str], runs: int, work: Path, tell: Tell) -> Iterator[Comparison]:
+def measure(
+    subjects: Sequence[str], runs: int, work: Path, tell: Tell, release: Path | None = None
+) -> Iterator[Comparison]:
     """All comparisons of these subjects, one after the other.
 
+    Args:
+        release: the checkout of a release, for the subjects that are compared with one.
+
     Raises:
-        RadllmError: an unknown subject, no round, or a package that a subject needs is missing.
+        RadllmError: an unknown subject, no round, no release where one is needed, or a package that a subject needs
+            is missing.
     """
     unknown = [name for name in subjects if name not in SUBJECTS]
     if unknown:
@@ -34,7 +42,11 @@ def measure(subjects: Sequence[str], runs: int, work: Path, tell: Tell) -> Itera
     if runs < 1:
         raise RadllmError(f"--runs is {runs}: use 1 or more.")
     for name in subjects:
-        yield from _of(name)(runs, work, tell)
+        if name in AGAINST_RELEASE and release is None:
+            raise RadllmError(f"The benchmark {name} compares with a release: name its checkout with --release.")
+    for name in subjects:
+        more = (release,) if name in AGAINST_RELEASE else ()
+        yield from _of(name)(runs, work, tell, *more)
 
 
 def _of(name: str) -> Measure:
