@@ -3,7 +3,8 @@
 
 Makes the virtual environment .venv beside this file, installs what the command needs with the versions of
 constraints.txt, and runs it. Needs Python 3.11 or newer and a C compiler (for PyRadiomics), nothing else. Where there
-is a Python 3.12 too, the Slicer module is also tested in .venv-slicer, with the packages of Slicer 5.12.
+is a Python 3.12 too, the Slicer module is also tested in .venv-slicer, with the packages of Slicer 5.12, and, where
+RADLLM_LONG_TESTS is set, in .venv-slicer-5.10.
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 BIN_PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
-PYTHON, SLICER_PYTHON = ROOT / ".venv" / BIN_PYTHON, ROOT / ".venv-slicer" / BIN_PYTHON
+PYTHON = ROOT / ".venv" / BIN_PYTHON
+SLICERS = {"5.12": "slicer", "5.10": "slicer-5.10"}
+"""The versions of Slicer, and the ends of the names of their environments and of their lists of packages."""
+ESSENTIAL = (
+    "setup/test_module_from_nothing",
+    "test_module",
+    "test_module_choices",
+    "test_module_clicks",
+    "test_module_panel",
+)
+"""What is tested in the older Slicer as well."""
 SAMPLES = ROOT / "Resources" / "SampleLesions"
 DEMO_EXTRAS = "extraction"
 """The samples are no DICOM files, and reading needs no extra."""
@@ -65,23 +76,32 @@ def demo() -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Formatting, lint, types, imports, and the tests; with no arguments also the Slicer module in a second Python.
+    """Formatting, lint, types, imports, and the tests; with no arguments also the Slicer module in its own Pythons.
 
     Tests that take long skip unless RADLLM_LONG_TESTS is set, as .ci/run does.
     """
+    versions = [] if arguments else list(SLICERS) if os.environ.get("RADLLM_LONG_TESTS") else ["5.12"]
     with ThreadPoolExecutor(1) as beside:
-        slicer = None if arguments else beside.submit(install_slicer)
+        slicers = beside.submit(lambda: {version: install_slicer(version) for version in versions})
         install(TEST_EXTRAS)
         python("-m", "ruff", "format", "--check", ".")
         python("-m", "ruff", "check", ".")
         python("-m", "mypy")
         lint_imports()
-        status = pytest(PYTHON, arguments)
-        if slicer is None or not slicer.result():
-            return status
-    print("The Slicer module in Python 3.12, with Slicer's packages and without torch:", flush=True)
-    files = [str(path) for path in sorted((ROOT / "Testing" / "slicer").rglob("test_module*.py"))]
-    return pytest(SLICER_PYTHON, files, RADLLM_BACKEND_PYTHON=str(PYTHON), PYTHONPATH=str(ROOT)) or status
+        statuses = [pytest(PYTHON, arguments)]
+    statuses += [test_slicer(version, found) for version, found in slicers.result().items() if found]
+    return next(filter(None, statuses), 0)
+
+
+def test_slicer(version: str, interpreter: Path) -> int:
+    """Test the Slicer module with a Slicer's packages; the exit status."""
+    print(f"The Slicer module in Python 3.12, with the packages of Slicer {version} and without torch:", flush=True)
+    folder = ROOT / "Testing" / "slicer"
+    files = sorted(folder.rglob("test_module*.py"))
+    if version != "5.12":
+        files = [folder / f"{name}.py" for name in ESSENTIAL]
+    given = {"RADLLM_BACKEND_PYTHON": str(PYTHON), "PYTHONPATH": str(ROOT)}
+    return pytest(interpreter, [str(path) for path in files], **given)
 
 
 def pytest(interpreter: Path, arguments: list[str], **environment: str) -> int:
@@ -110,23 +130,25 @@ def install(extras: str) -> None:
     stamp_file(PYTHON).write_text(wanted)
 
 
-def install_slicer() -> bool:
-    """The virtual environment that is like Slicer 5.12's Python; False, with a sentence, where there is no such Python.
+def install_slicer(version: str) -> Path | None:
+    """The virtual environment that is like a Slicer's Python; None, with a sentence, where there is no such Python.
 
     This package is not installed there: it is found by its path, as in Slicer.
     """
-    wanted = stamp("slicer", "constraints-slicer.txt")
-    if is_installed(SLICER_PYTHON, wanted):
-        return True
+    environment, packages = ROOT / f".venv-{SLICERS[version]}", f"constraints-{SLICERS[version]}.txt"
+    interpreter, wanted = environment / BIN_PYTHON, stamp("slicer", packages)
+    if is_installed(interpreter, wanted):
+        return interpreter
     found = find_python_312()
     if not found:
-        print("There is no Python 3.12 (python3.12, pyenv, uv): the Slicer module was tested in this Python alone.")
-        return False
-    print("Installing the packages of Slicer's Python (a minute, once) ...", flush=True)
-    subprocess.run([found, "-m", "venv", "--clear", ROOT / ".venv-slicer"], check=True)
-    subprocess.run([SLICER_PYTHON, *PIP, *COMPILED, "--no-deps", "-r", "constraints-slicer.txt"], cwd=ROOT, check=True)
-    stamp_file(SLICER_PYTHON).write_text(wanted)
-    return True
+        print(f"There is no Python 3.12 (python3.12, pyenv, uv): the module was not tested as in Slicer {version}.")
+        return None
+    print(f"Installing the packages of Slicer {version} (a minute, once) ...", flush=True)
+    subprocess.run([found, "-m", "venv", "--clear", environment], check=True)
+    # The list is complete: what packages ask for besides, Slicer has not.
+    subprocess.run([interpreter, *PIP, *COMPILED, "--no-deps", "-r", packages], cwd=ROOT, check=True)
+    stamp_file(interpreter).write_text(wanted)
+    return interpreter
 
 
 def find_python_312() -> str:

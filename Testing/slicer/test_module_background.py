@@ -7,11 +7,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from Testing.slicer.module_scene import slicer, slot_errors, wait_until
+from Testing.slicer.module_scene import python, slicer, slot_errors, wait_until
 
 from RadiomicsLLMLib.panel.Background import Background
 from RadiomicsLLMLib.panel.BackgroundRun import BackgroundRun
@@ -123,6 +124,7 @@ def test_nothing_is_kept_of_a_run_that_is_over(how: str) -> None:
     assert slot_errors == []
 
 
+<<<<<<< HEAD
 def test_a_thread_is_never_the_last_to_hold_a_run() -> None:
     """It would destroy the run's timer, and Qt allows that on the main thread alone."""
     may_end, ends, where = threading.Event(), list[Any](), list[threading.Thread]()
@@ -140,3 +142,37 @@ def test_a_thread_is_never_the_last_to_hold_a_run() -> None:
     wait_until(lambda: bool(where))
     assert gone() is None
     assert where == [threading.main_thread()]
+=======
+def test_while_a_lesion_is_classified_the_main_thread_imports_nothing_of_the_package(
+    self_contained_model: Path,
+) -> None:
+    """What was just installed is compiled when it is imported: for seconds, in which no window would go on."""
+    code = """
+        import builtins, sys, threading
+        from Testing.slicer.module_scene import *
+        from Testing.slicer.module_scene import RadiomicsLLM
+        panel = open_module(RadiomicsLLM)
+        choose_backend(panel, "process")
+        choose_own_model(panel, sys.argv[1])
+        choose_modality(panel, "US")
+        add_segmentation(add_volume())
+        real = builtins.__import__
+        def imported(*arguments, **options):
+            before = set(sys.modules) if threading.current_thread() is threading.main_thread() else None
+            module = real(*arguments, **options)
+            for name in set(sys.modules) - before if before is not None else ():
+                if threading.current_thread() is threading.main_thread():
+                    found.add(name)
+            return module
+        found = set()
+        builtins.__import__ = imported
+        begin(panel)
+        found.clear()
+        while panel.panel.isRunning:
+            slicer.app.processEvents()
+        builtins.__import__ = real
+        assert len(probabilities()) == 2
+        print(sorted(name for name in found if name.split(".")[0] in ("radllm_backend", "pydicom", "scipy")))
+    """
+    assert python(code, str(self_contained_model)).splitlines()[-1] == "[]"
+>>>>>>> a1

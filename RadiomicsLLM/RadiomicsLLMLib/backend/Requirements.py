@@ -18,6 +18,8 @@ PACKAGE_TABLE = Path(__file__).resolve().parents[2] / "Resources" / "slicer-pack
 """One row a package: the oldest version that does, the version that was tested and is installed, what it is for, and
 the bytes of its wheel for Python 3.12. The rows hold all that these packages import of each other, so that pip is told
 to install nothing else: ``tokenizers`` asks for huggingface_hub, and ``gguf`` for tqdm, which reading never imports.
+Slicer brings pillow (12.2.0 in 5.12, 11.2.1 in 5.10; ``SuperBuild/External_python-dicom-requirements.cmake``): it is
+installed only where it is missing, as in a Slicer that was built otherwise.
 """
 MEASURING, READING, REPORTS = "measuring", "reading", "reports"
 """What packages are for: to measure lesions and talk to a server; to read them with the language model; to export."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 Extract = Callable[["Lesion", "Settings"], "Features"]
 Approve = Callable[["ServedModel", Sequence["Features"]], bool]
 _LOADED, _MEASURED = 0.2, 0.6  # of the progress
+_USED_AFTERWARDS = (
+    "radllm_backend.features.descriptors",
+    "radllm_backend.reports.dicom_codes",
+    "radllm_backend.server.client",
+)
+"""What the main thread uses then, here and to show results: its windows would stand still while it is imported."""
 
 
 @dataclass
@@ -52,8 +59,7 @@ class Classification:
         """
         from radllm_backend import RadllmError
 
-        load = partial(self.backend.model, self.model)
-        model = yield from Background(_("Loading the model {model}").format(model=_lastPart(self.model)), load)
+        model = yield from Background(_("Loading the model {model}").format(model=_lastPart(self.model)), self._load)
         settings = yield from Background(_("Reading the settings"), partial(self._settingsFor, model), _LOADED)
         features = (yield from self._measure(settings)) if settings else self._found()
         if features and self.approve and not self.approve(model, list(features.values())):
@@ -69,6 +75,11 @@ class Classification:
             )
             for segmentId in self.segmentIds
         ]
+
+    def _load(self) -> ServedModel:
+        for name in _USED_AFTERWARDS:
+            importlib.import_module(name)
+        return self.backend.model(self.model)
 
     def _settingsFor(self, model: ServedModel) -> Settings | None:
         """None for a model that reads findings alone: nothing is measured for it."""

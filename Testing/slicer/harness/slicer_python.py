@@ -42,8 +42,8 @@ def slicer_python(root: Path, python: str) -> Path:
             (home / path.name).symlink_to(path)
     own = Path(pip.__file__).parent
     shutil.copytree(own, home / "site-packages" / "pip", ignore=shutil.ignore_patterns("__pycache__"))
-    for metadata in own.parent.glob("pip-*.dist-info"):
-        shutil.copytree(metadata, home / "site-packages" / metadata.name)
+    for described in own.parent.glob("pip-*.dist-info"):
+        shutil.copytree(described, home / "site-packages" / described.name)
     (root / "bin").mkdir()
     real = root / "bin" / "python-real"
     shutil.copy2(prefix / "bin" / f"python{version}", real)

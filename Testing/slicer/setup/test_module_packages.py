@@ -26,7 +26,7 @@ from RadiomicsLLMLib.backend.Requirements import MEASURING, READS_ELSEWHERE, REA
 SIZES = ("linux", "windows", "mac-intel", "mac-arm")
 MOST_BYTES = 110_000_000
 SLICERS_OWN = {"numpy", "requests", "pillow"}
-"""``SuperBuild/External_python-*-requirements.cmake`` of Slicer; pillow for dicomweb-client."""
+"""``SuperBuild/External_python-*-requirements.cmake`` of Slicer; pillow in 5.10 as in 5.12."""
 NEVER_IMPORTED = {"huggingface-hub", "tqdm"}
 """``tokenizers`` and ``gguf`` ask for them, and reading a model from this computer imports neither."""
 

@@ -16,7 +16,6 @@ pytest.importorskip("slicer", reason=WHY, exc_type=ImportError)
 pytest.importorskip("PySide6", reason=WHY, exc_type=ImportError)
 
 from Testing.slicer.harness.slicer_python import slicer_python
-from Testing.slicer.setup.module_setup import ROOT
 from Testing.support.servers import lesions
 
 from RadiomicsLLMLib.backend.BackendEnvironment import BackendEnvironment

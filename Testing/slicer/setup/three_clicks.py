@@ -54,6 +54,7 @@ class Clicks:
             _click(box.button(QMessageBox.Ok))
         elif self.questions:
             self.longest = max(self.longest, now - self._last)
+<<<<<<< HEAD
             if now - self._last > 0.1:
                 print(
                     "PAUSE",
@@ -62,6 +63,8 @@ class Clicks:
                     self._widget.ui.statusLabel.text,
                     flush=True,
                 )
+=======
+>>>>>>> a1
         self._last = now
         if not self._widget.panel.isRunning or (self.began and now > self.began + _PATIENCE):
             self._timer.stop()
