@@ -173,7 +173,7 @@ def tiny_server(tiny_model: Path, tiny_base: Path, tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="session")
 def in_process() -> None:
     """Asked for before a model, so that none is made in vain."""
-    pytest.importorskip("torch", reason="the model runs in this process here, and Slicer's Python has no torch")
+    pytest.importorskip("torch", reason="a model is trained here, and Slicer's Python has no torch")
 
 
 @pytest.fixture(scope="session")
