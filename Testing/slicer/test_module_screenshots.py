@@ -45,7 +45,7 @@ def test_the_screenshots_show_what_their_names_say(
     assert calls["panel-empty"] == calls["panel-sample"] == 0
     assert hues(views["panel-sample"]) > 5000  # the lesions, in colours
     assert views["panel-sample"].std() > 20  # the ultrasound picture
-    assert not (views["panel-empty"][:, 30 : WIDTH // 4] > 20).any()  # nothing is in the red view
+    assert not (views["panel-empty"][:200, : WIDTH // 4] > 20).any()  # nothing is in the red view
     own, coloured = (
         [near(views[name], colour, 100) for colour in SEGMENT_COLORS.values()] for name in ("panel", "panel-colours")
     )
