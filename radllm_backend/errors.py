@@ -1,4 +1,4 @@
-"""The one exception that users see."""
+"""The one exception that users see, and what its sentences are made of."""
 
 from __future__ import annotations
 
@@ -8,3 +8,12 @@ class RadllmError(Exception):
 
     Every door (panel, command line, server, batch) shows its text as it is, without a traceback.
     """
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 lesion``, ``2 lesions``.
+
+    Args:
+        noun: one word or several, whose plural ends in s.
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

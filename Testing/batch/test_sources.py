@@ -196,7 +196,7 @@ def test_files_that_are_gone_are_refused(small: tuple[Path, list[Path]]) -> None
     write_database(folder, (image, seg))
     image.rename(folder / "moved.dcm")
     (refusal,) = find_in_database(folder).refusals
-    assert "lacks 1 of 1 files" in refusal.reason
+    assert "lacks 1 of 1 file:" in refusal.reason
     assert refusal.modality == "MG"
     seg.unlink()
     (refusal,) = find_in_database(folder).refusals

@@ -47,7 +47,7 @@ def test_a_list_needs_no_model_and_says_why_not(phantom_folder: Path, tmp_path: 
     manifest = phantom_folder / "some.csv"
     manifest.write_text("\n".join([*lines, gone]) + "\n")
     shown = succeed("batch", "--manifest", manifest, "--list")
-    assert "2 lesions would run, 1 things would not." in shown.output
+    assert "2 lesions would run; 1 left out." in shown.output
     told_lines = succeed("batch", "--manifest", manifest, "--list", "--json-lines").output.splitlines()
     events = [json.loads(line) for line in told_lines]
     assert [event["event"] for event in events] == ["candidate", "candidate", "left-out"]
@@ -62,7 +62,7 @@ def test_a_list_names_some_series_without_a_segmentation_and_counts_the_others(t
     for number in range(23):
         write_picture(tmp_path / f"{number}.dcm", "US", (4, 4), study_of(f"Study {number}"))
     shown = succeed("batch", "--dicom-folder", tmp_path, "--list")
-    assert "0 lesions would run, 0 things would not.\n23 image series have no segmentation.\n" in shown.output
+    assert "0 lesions would run; 0 left out.\n23 image series have no segmentation.\n" in shown.output
     lines = succeed("batch", "--dicom-folder", tmp_path, "--list", "--json-lines").output.splitlines()
     events = [json.loads(line) for line in lines]
     assert [event["event"] for event in events] == ["unsegmented"] * 21

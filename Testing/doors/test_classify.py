@@ -243,7 +243,8 @@ def test_the_command_as_users_start_it(sample, tiny_model, tiny_base, tmp_path):
 
 
 def test_list_and_doctor_speak():
-    assert "smollm2-135m-instruct" in succeed("models", "list").output
+    about = "  smollm2-135m-instruct: SmolLM2 135M Instruct; 4-bit (Q4_1) weights, expanded to fp32; Apache-2.0; "
+    assert about in succeed("models", "list").output
     finished = radllm("doctor")
     assert "PyRadiomics" in finished.output or "radiomics" in finished.output
     assert (finished.code == 0) == ("MISSING" not in finished.output)

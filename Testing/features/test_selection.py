@@ -61,7 +61,7 @@ def test_constant_and_incomplete_columns_are_never_taken():
     spoiled = np.column_stack([values, np.full(len(labels), 3.0), np.where(labels == 1, np.nan, 0.0)])
     assert usable_columns(spoiled).tolist() == [True] * 4 + [False] * 2
     assert set(mrmr(spoiled, labels, 4)) == {0, 1, 2, 3}
-    with pytest.raises(RadllmError, match="Only 4 features vary"):
+    with pytest.raises(RadllmError, match="only 4 of the given ones differ"):
         mrmr(spoiled, labels, 5)
 
 
@@ -70,7 +70,8 @@ def test_too_few_features_are_said_with_their_numbers():
     with pytest.raises(RadllmError) as caught:
         mrmr(values, labels, 5)
     assert str(caught.value) == (
-        "Only 4 features vary between the training lesions and 5 are wanted: ask for fewer or extract more."
+        "5 features are wanted, and only 4 of the given ones differ between the training lesions: "
+        "ask for fewer or extract more."
     )
 
 

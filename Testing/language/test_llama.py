@@ -231,7 +231,7 @@ def test_no_more_layers_are_read_than_there_are(copied):
     shallow = NumpyReader(base, layers=1)
     assert shallow.depth == 2
     assert shallow.embed(["text"], [Readout(1, "last")])[Readout(1, "last")].shape == (1, 32)
-    with pytest.raises(RadllmError, match="1 layers of the base model are read here, and not 2"):
+    with pytest.raises(RadllmError, match="This model reads at most 1 layer of its base model, and not 2"):
         shallow.embed(["text"], [Readout(2, "last")])
 
 

@@ -79,7 +79,7 @@ def test_an_unfit_template_is_refused(modality, features, sentence):
 
 
 def test_the_number_of_values_must_fit():
-    with pytest.raises(RadllmError, match="needs 1 values and got 2"):
+    with pytest.raises(RadllmError, match="needs 1 value and got 2"):
         PromptTemplate("US", (NAMES[0],)).render([1, 2])
 
 

@@ -302,7 +302,7 @@ def test_sizes_and_repeats_that_cannot_be_are_refused_before_anything_is_trained
 def test_a_target_with_one_malignant_patient_is_refused(experiment, tmp_path):
     own = target_lesions()
     one = replace(own, labels=(np.arange(40) == 3).astype(int))
-    with pytest.raises(RadllmError, match="has 39 patients with benign and 1 with malignant lesions and at least 2"):
+    with pytest.raises(RadllmError, match="has 39 patients with benign and 1 with malignant lesions, and at least 2"):
         run_experiment(replace(experiment, work=tmp_path, target=Cohort("b.csv", one, "US")), quiet)
 
 

@@ -155,7 +155,7 @@ def test_an_option_that_is_none_is_named_with_those_there_are():
 
 
 def test_too_few_patients_are_counted():
-    with pytest.raises(RadllmError, match="There are 3 patients with benign and 3 with malignant lesions"):
+    with pytest.raises(RadllmError, match="Benign lesions come from 3 patients and malignant ones from 3"):
         split_by_patient(lesions(count=6), 0.2, 0)
     with pytest.raises(RadllmError, match="only 2 patients in the smaller class"):
         outer_folds(lesions(count=4), OPTIONS.folds, OPTIONS.seed)

@@ -62,7 +62,7 @@ def test_few_depths_are_tried_and_the_whole_model_is_one_of_them(depth, counts):
 def test_a_wish_for_layers_is_kept_and_too_many_are_refused():
     assert candidate_readouts(12, 3) == [Readout(3, "last"), Readout(3, "mean")]
     assert candidate_readouts(12, 12) == [Readout(12, "last"), Readout(12, "mean")]
-    with pytest.raises(RadllmError, match="has 12 layers and 13 are to be read: ask for fewer"):
+    with pytest.raises(RadllmError, match="has 12 layers, and 13 cannot be read: ask for fewer"):
         candidate_readouts(12, 13)
 
 

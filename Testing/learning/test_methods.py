@@ -110,7 +110,7 @@ def test_a_model_of_fewer_layers_says_so_and_has_no_others_in_memory(bundles, na
     assert read_bundle(bundles[name]).card.layers == 1
     model = Model.load(bundles[name], tiny_base)
     assert model.reader.depth == 2
-    with pytest.raises(RadllmError, match="1 layers of the base model are read here, and not 2"):
+    with pytest.raises(RadllmError, match="This model reads at most 1 layer of its base model, and not 2"):
         model.reader.embed(["text"], [Readout(2, "last")])
     row = read_table(phantom_table).rows()[0]
     shallow = NumpyReader(base_models.locate(tiny_base)).embed([model.read(row).prompt], [Readout(1, "last")])
@@ -132,7 +132,18 @@ def test_more_layers_than_the_base_model_has_are_refused_before_anything_is_trai
     words = ("--target", "label", "--group", "patient", "--base-model", tiny_base, "-o", tmp_path / "model")
     finished = radllm("train", phantom_table, *words, "--method", "fusion", "--layers", "3", *OPTIONS)
     assert finished.code == 1
-    assert "The base model has 2 layers and 3 are to be read: ask for fewer." in finished.error
+    assert "The base model has 2 layers, and 3 cannot be read: ask for fewer." in finished.error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_whose_name_no_model_can_have_is_refused_before_anything_is_trained(
+    phantom_table, tiny_base, tmp_path
+):
+    words = ("--target", "label", "--group", "patient", "--base-model", tiny_base, "-o", tmp_path / "my model")
+    finished = radllm("train", phantom_table, *words, "--method", "fusion", *OPTIONS)
+    assert finished.code == 1
+    assert finished.error.startswith("radllm: A model cannot be named 'my model', as its folder would be: ")
+    assert len(finished.error.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 

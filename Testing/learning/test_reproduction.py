@@ -254,7 +254,7 @@ def few_patients(_vindr: Path, inbreast: Path) -> None:
         (lambda vindr, _: shutil.rmtree(vindr / "images"), "vindr holds no lesion that can be used: .* download it"),
         (no_test_part, "The test part of VinDr-Mammo has 0 benign and 0 malignant lesions that can be used"),
         (one_class, "The test part of VinDr-Mammo has 0 benign and 8 malignant lesions"),
-        (few_patients, "INbreast cannot be halved: There are 1 patients with benign and 1 with malignant"),
+        (few_patients, "INbreast cannot be halved: Benign lesions come from 1 patient and malignant ones from 1"),
     ],
     ids=["no VinDr-Mammo", "no INbreast", "no images", "no test part", "one class", "few patients"],
 )

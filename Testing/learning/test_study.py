@@ -370,7 +370,7 @@ def test_a_locked_split_is_kept(tmp_path):
         (["train"] * 59 + ["maybe"], "'maybe' as 'part' in line 61"),
         (["train"] * 60, "The test part of 'part' in table.csv does not hold both classes"),
         (["test", "train"] * 30, "The training part of 'part' in table.csv does not hold both classes"),
-        (["train", "train", "test", "test"] * 15, "30 patients of table.csv are in both parts of 'part'"),
+        (["train", "train", "test", "test"] * 15, "Both parts of 'part' in table.csv hold 30 patients"),
     ],
 )
 def test_a_split_that_is_none_is_refused(tmp_path, part, sentence):

@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.models.bundle import ADAPTER, CARD, find_bundle, read_bundle, write_bundle
+from radllm_backend.models.bundle import ADAPTER, CARD, ModelCard, find_bundle, read_bundle, refuse_name, write_bundle
 from radllm_backend.models.reference import NEIGHBOURS
 from radllm_backend.models.shipped import shipped_models
 
@@ -154,6 +155,28 @@ def test_writing_never_replaces_a_model(tiny_model, tmp_path):
     with pytest.raises(RadllmError, match="exists already"):
         write_bundle(tiny_model, bundle.card, {})
     assert read_bundle(tiny_model).sha256 == bundle.sha256
+
+
+NO_NAMES = ("my model", "modèle", "-model", ".hidden", "a" * 65, "one:two", "")
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_folder_whose_name_no_model_can_have_is_refused(tiny_model, tmp_path, monkeypatch, name):
+    card = read_bundle(tiny_model).card
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        RadllmError, match=f"^A model cannot be named '{name}', as its folder would be: name the folder"
+    ):
+        write_bundle(Path(name), card, {ADAPTER: b""})
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValidationError):  # the rule of the cards
+        ModelCard.model_validate({**card.model_dump(), "name": name})
+
+
+@pytest.mark.parametrize("name", ["m", "My_model-2.1", "9", "a" * 64])
+def test_a_name_that_cards_take_is_no_obstacle(tiny_model, name):
+    refuse_name(Path("somewhere") / name)
+    ModelCard.model_validate({**read_bundle(tiny_model).card.model_dump(), "name": name})
 
 
 def test_a_failed_write_leaves_nothing(tiny_model, tmp_path):

@@ -88,7 +88,7 @@ def choose_output(panel: Any, folder: Path) -> None:
 
 def test_the_list_says_what_would_run_and_what_not_and_why(batch: Any, tmp_path: Path) -> None:
     assert not child(batch, "batchTable").visible
-    assert do(batch, "List") == f"{ALL} lesions would run, 1 things would not."
+    assert do(batch, "List") == f"{ALL} lesions would run; 1 left out."
     *runs, leftOut = rows_of(batch)
     assert runs == [(lesion, "US", "yes") for lesion in LESIONS]
     assert leftOut[0].startswith("'Läsion' (number 1) in SEG")
@@ -98,10 +98,10 @@ def test_the_list_says_what_would_run_and_what_not_and_why(batch: Any, tmp_path:
     words = {"Description": "US*", "Segment": "S*", "After": "2024-01-02", "Before": "2024-01-02"}
     for name, word in words.items():
         child(batch, f"batch{name}Edit", QLineEdit).text = word
-    assert do(batch, "List") == "1 lesions would run, 1 things would not."
+    assert do(batch, "List") == "1 lesion would run; 1 left out."
     assert rows_of(batch)[0] == (LESIONS[2], "US", "yes")
     child(batch, "batchModalitySelector", QComboBox).currentIndex = 3
-    assert do(batch, "List") == "0 lesions would run, 1 things would not."
+    assert do(batch, "List") == "0 lesions would run; 1 left out."
 
 
 def test_what_cannot_be_listed_is_one_sentence(batch: Any, tmp_path: Path) -> None:

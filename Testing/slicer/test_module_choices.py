@@ -132,9 +132,7 @@ def test_another_node_counts_and_not_another_name(heard: str, one: Any) -> None:
 
 @pytest.mark.parametrize("names", [("scan", "scan", "scan"), ("a", "b", "c")])
 @pytest.mark.parametrize("gone", [0, 1, 2])
-def test_a_node_that_is_removed_is_chosen_no_more(
-    heard: str, one: Any, gone: int, names: tuple[str, str, str]
-) -> None:
+def test_a_node_that_is_removed_is_chosen_no_more(heard: str, one: Any, gone: int, names: tuple[str, str, str]) -> None:
     """Whichever Qt chooses in its place, and whether the selector says so or not."""
     volumes = [add_volume() for _name in names]
     segmentations = [add_segmentation(volume, {"oval": MASKS["oval"]}) for volume in volumes]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from PySide6.QtWidgets import QComboBox
 from radllm_backend import Model, RadllmError
 from radllm_backend.features.descriptors import VOCABULARIES
 from radllm_backend.records import Features
-from Testing.conftest import make
+from Testing.slicer.conftest import train
 from Testing.slicer.module_scene import (
     MASKS,
     add_segmentation,
@@ -35,33 +34,6 @@ from Testing.slicer.module_scene import (
 from Testing.support import tiny_models
 
 from RadiomicsLLMLib.scene.SegmentFindings import readFindings, writeFindings
-
-WORDS = (
-    ("benign", "mass", "oval", "", "extremely dense"),
-    ("malignant", "mass", "irregular and lobulated", "", "heterogeneously dense"),
-    ("benign", "calcification", "", "vascular", "extremely dense"),
-    ("malignant", "calcification", "", "pleomorphic", "almost entirely fatty"),
-)
-
-
-def train(how: Callable[..., None], folder: Path, lines: list[str], base: Path) -> Path:
-    (folder / "table.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RADLLM_CACHE", str(folder / "cache"))
-        make(how, folder / "table.csv", base, folder / "model")
-    return folder / "model"
-
-
-@pytest.fixture(scope="module")
-def words_model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that reads words alone, of masses and of calcifications."""
-    names = ("lesion_type", "mass_shape", "calcification_type", "breast_density")
-    heading = ",".join(["lesion", "label", "patient", *(f"descriptor_{name}" for name in names)])
-    lines = [heading]
-    for number in range(24):
-        label, *words = WORDS[number % 4]
-        lines.append(",".join([f"lesion{number}", label, f"patient{number}", *words]))
-    return train(tiny_models.train_on_words, tmp_path_factory.mktemp("words"), lines, tiny_base)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pydicom
 
 from radllm_backend.batch.candidates import Candidate, Found, Refusal, SegmentationKind
-from radllm_backend.errors import RadllmError
+from radllm_backend.errors import RadllmError, counted
 from radllm_backend.imaging.dicom_segmentations import MarkedSegment, readable, segments_of
 from radllm_backend.records import MODALITIES
 
@@ -180,7 +180,9 @@ class _Matching:
             raise RadllmError(_IMAGE_ON_SERVER)
         missing = len(instances - (image.files.keys() - self._gone_from(image)))
         if missing:
-            raise RadllmError(f"Its image lacks {missing} of {len(instances)} files: import the series again.")
+            raise RadllmError(
+                f"Its image lacks {missing} of {counted(len(instances), 'file')}: import the series again."
+            )
         return [file for instance in instances if (file := image.files.get(instance))]
 
     def _gone_from(self, image: Series) -> frozenset[str]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from radllm_backend.cli.lesions import LocatedBaseOption
 from radllm_backend.cli.support import check_output_folder, command_line
-from radllm_backend.errors import RadllmError
+from radllm_backend.errors import RadllmError, counted
 
 if TYPE_CHECKING:
     from radllm_backend.batch.candidates import Found, Refusal
@@ -199,7 +199,7 @@ def _list(found: Found, json_lines: bool) -> None:
     for refusal in [*found.refusals, *_shortened(found.unsegmented)]:
         table.add_row(Text(refusal.what), refusal.modality, Text(f"no: {refusal.reason}"))
     Console().print(table)
-    typer.echo(f"{len(found.candidates)} lesions would run, {len(found.refusals)} things would not.")
+    typer.echo(f"{counted(len(found.candidates), 'lesion')} would run; {len(found.refusals)} left out.")
     if found.unsegmented:
         typer.echo(f"{len(found.unsegmented)} image series have no segmentation.")
 
@@ -274,8 +274,8 @@ def _end(summary: Summary, output: Path, quiet: bool, json_lines: bool) -> None:
         _tell("summary", summary)
     if summary.stopped:
         typer.echo(
-            f"radllm: Stopped with {summary.kept + summary.done + summary.failed} of {summary.lesions} lesions kept: "
-            "the same command goes on.",
+            f"radllm: Stopped with {summary.kept + summary.done + summary.failed} of "
+            f"{counted(summary.lesions, 'lesion')} kept: the same command goes on.",
             err=True,
         )
         raise typer.Exit(130)
@@ -287,6 +287,7 @@ def _end(summary: Summary, output: Path, quiet: bool, json_lines: bool) -> None:
         )
     if not quiet and not json_lines:
         typer.echo(
-            f"{summary.lesions} lesions: {summary.done} classified now, {summary.failed} failed, {summary.kept} kept "
-            f"from before; {summary.left_out} left out.\nSummary: {output / SUMMARY}\n{RESEARCH_USE_ONLY}"
+            f"{counted(summary.lesions, 'lesion')}: {summary.done} classified now, {summary.failed} failed, "
+            f"{summary.kept} kept from before; {summary.left_out} left out.\nSummary: {output / SUMMARY}\n"
+            f"{RESEARCH_USE_ONLY}"
         )

@@ -23,6 +23,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from radllm_backend import datasets
 from radllm_backend.cli.support import check_output_file, describing
+from radllm_backend.errors import counted
 
 if TYPE_CHECKING:
     from radllm_backend.datasets.collecting import Manifest
@@ -144,7 +145,7 @@ def _write(output: Path, rows: Sequence[dict[str, str]], left_out: Sequence[str]
             typer.echo(f"  {count} × {reason}", err=True)
     labels = Counter(row.get("label", "") for row in rows)
     counts = "".join(f", {count} {label}" for label, count in sorted(labels.items()) if label)
-    typer.echo(f"{len(rows)} lesions{counts}: {output}")
+    typer.echo(f"{counted(len(rows), 'lesion')}{counts}: {output}")
 
 
 def _masks_folder(given: Path | None, output: Path) -> Path:

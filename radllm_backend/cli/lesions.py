@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radllm_backend.cli.support import check_output_file, check_output_folder, describing
-from radllm_backend.errors import RadllmError
+from radllm_backend.errors import RadllmError, counted
 
 if TYPE_CHECKING:
     from radllm_backend.imaging.lesion import Lesion
@@ -201,14 +201,14 @@ def extract_command(
         with describing(in_logs=False) as progress:
             rows = extract_manifest(manifest, chosen, progress)
         write_table(output, rows)
-        typer.echo(f"{len(rows)} lesions with {len(rows[0][1].values)} features each: {output}")
+        typer.echo(f"{counted(len(rows), 'lesion')} with {counted(len(rows[0][1].values), 'feature')} each: {output}")
         return
     if image is None or mask is None:
         raise RadllmError("Nothing to extract: give an image and its mask, or --manifest.")
     reading = _reading(spacing, modality, resample, series)
     features = extract(Lesion.from_files(image, mask, label=label, segment=segment, **reading), chosen)
     write_atomically(output, features.to_csv())
-    typer.echo(f"{len(features.values)} features: {output}")
+    typer.echo(f"{counted(len(features.values), 'feature')}: {output}")
 
 
 def _reading(spacing: str | None, modality: str | None, resample: bool, series: str | None) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def list_models() -> None:
     typer.echo("Base models")
     for base in listing():
         state = f"installed, {base.size / 1e6:.0f} MB" if base.installed else "not installed"
-        typer.echo(f"  {base.name}: {base.title}, {base.licence}, {state}")
+        typer.echo("; ".join(filter(None, [f"  {base.name}: {base.title}", base.precision, base.licence, state])))
 
 
 @models_app.command()

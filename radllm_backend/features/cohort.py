@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-from radllm_backend.errors import RadllmError
+from radllm_backend.errors import RadllmError, counted
 from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.names import depends_on_spacing
 from radllm_backend.features.table import FeatureTable
@@ -106,7 +106,7 @@ def outer_folds(lesions: Lesions, folds: int, seed: int) -> list[tuple[IntArray,
     patients = min(patients_by_class(lesions))
     if patients < folds:
         raise RadllmError(
-            f"There are {folds} folds and only {patients} patients in the smaller class: "
+            f"There are {folds} folds and only {counted(patients, 'patient')} in the smaller class: "
             "add lesions or use fewer folds."
         )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -129,8 +129,8 @@ def split_by_patient(lesions: Lesions, share: float, seed: int) -> tuple[IntArra
     patients = patients_by_class(lesions)
     if min(patients) < parts:
         raise RadllmError(
-            f"There are {patients[0]} patients with benign and {patients[1]} with malignant lesions and at least "
-            f"{parts} of each are needed: add lesions or use fewer folds."
+            f"Benign lesions come from {counted(patients[0], 'patient')} and malignant ones from {patients[1]}, and at "
+            f"least {parts} of each are needed: add lesions or use fewer folds."
         )
     splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
     training, validation = next(iter(splitter.split(lesions.values, lesions.labels, lesions.groups)))

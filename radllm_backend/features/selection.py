@@ -70,8 +70,8 @@ def mrmr(
     candidates = np.flatnonzero(usable_columns(values))
     if len(candidates) < count:
         raise RadllmError(
-            f"Only {len(candidates)} features vary between the training lesions and {count} are wanted: "
-            "ask for fewer or extract more."
+            f"{count} features are wanted, and only {len(candidates)} of the given ones differ between the training "
+            "lesions: ask for fewer or extract more."
         )
     columns = values[:, candidates]
     useful = _relevance(columns, labels, relevance, seed)

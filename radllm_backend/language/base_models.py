@@ -72,6 +72,8 @@ class ListedModel:
 
     name: str
     title: str
+    precision: str
+    """How its weights are kept, in words; empty where that is not known."""
     licence: str
     installed: bool
     size: int
@@ -140,12 +142,12 @@ def listing() -> list[ListedModel]:
 
 def _listed(name: str) -> ListedModel:
     entry = catalogue().get(name)
-    title, licence = (entry.title, entry.licence) if entry else (name, "see its page on the hub")
+    about = (entry.title, entry.precision, entry.licence) if entry else (name, "", "see its page on the hub")
     try:
         files = _stored(_locate_cached(name).folder).files.values()
     except RadllmError:
-        return ListedModel(name, title, licence, installed=False, size=0)
-    return ListedModel(name, title, licence, installed=True, size=sum(file.size for file in files))
+        return ListedModel(name, *about, installed=False, size=0)
+    return ListedModel(name, *about, installed=True, size=sum(file.size for file in files))
 
 
 def _models_folder() -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from radllm_backend.errors import RadllmError
+from radllm_backend.errors import RadllmError, counted
 from radllm_backend.features.arrays import Float32Array, IntArray
 from radllm_backend.files import read_json
 from radllm_backend.language.adapters import Adapter
@@ -65,7 +65,9 @@ class Llama:
                 layers.
         """
         if layers is not None and not 1 <= layers <= shape.layers:
-            raise RadllmError(f"The base model has {shape.layers} layers, and {layers} cannot be read: name fewer.")
+            raise RadllmError(
+                f"The base model has {counted(shape.layers, 'layer')}, and {layers} cannot be read: name fewer."
+            )
         self.shape = shape
         self._embedding = weights.shaped("embed_tokens.weight", shape.vocabulary, shape.width)
         self._norm = weights.shaped("norm.weight", shape.width)

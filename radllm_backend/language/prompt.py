@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
 
-from radllm_backend.errors import RadllmError
+from radllm_backend.errors import RadllmError, counted
 from radllm_backend.features import descriptors as vocabularies
 from radllm_backend.features.names import display_name
 from radllm_backend.features.wording import finding, percentile
@@ -114,7 +114,7 @@ class PromptTemplate:
 
     def _check_counts(self, values: int, categories: int) -> None:
         if values != len(self.features):
-            raise RadllmError(f"The prompt needs {len(self.features)} values and got {values}.")
+            raise RadllmError(f"The prompt needs {counted(len(self.features), 'value')} and got {values}.")
         if categories != len(self.descriptors):
             raise RadllmError(f"The prompt needs {len(self.descriptors)} descriptors and got {categories}.")
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from radllm_backend.errors import RadllmError
+from radllm_backend.errors import RadllmError, counted
 from radllm_backend.features.arrays import Float32Array
 from radllm_backend.files import read_json
 from radllm_backend.language.adapters import Adapter
@@ -135,7 +135,8 @@ class NumpyReader:
         """
         for readout in readouts:
             if not 1 <= readout.layers <= self._layers:
-                raise RadllmError(f"{self._layers} layers of the base model are read here, and not {readout.layers}.")
+                most = counted(self._layers, "layer")
+                raise RadllmError(f"This model reads at most {most} of its base model, and not {readout.layers}.")
         texts = sorted(dict.fromkeys(prompts), key=self.tokenise)
         found = np.empty((len(readouts), len(texts), self._llama.shape.width), dtype=np.float32)
         done = 0

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from radllm_backend.errors import RadllmError
+from radllm_backend.errors import RadllmError, counted
 from radllm_backend.features.arrays import Float32Array
 from radllm_backend.language import distributed, torch_packs
 from radllm_backend.language.adapters import HEAD, LINEAR_LAYERS, Adapter, AdapterShape, refuse_misfit
@@ -54,7 +54,9 @@ class TorchReader(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         if layers is not None and not 1 <= layers <= self.depth:
-            raise RadllmError(f"The base model has {self.depth} layers, and {layers} cannot be read: name fewer.")
+            raise RadllmError(
+                f"The base model has {counted(self.depth, 'layer')}, and {layers} cannot be read: name fewer."
+            )
         self.backbone.layers = self.backbone.layers[:layers]
         self.eval()
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from radllm_backend.errors import RadllmError
+from radllm_backend.errors import RadllmError, counted
 from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions, outer_folds, patients_by_class
 from radllm_backend.files import read_json, write_atomically
@@ -229,8 +229,8 @@ def _pool_and_judges(target: Cohort, largest: int, seed: int) -> tuple[IntArray,
     patients = patients_by_class(lesions)
     if min(patients) < 2:
         raise RadllmError(
-            f"{target.name} has {patients[0]} patients with benign and {patients[1]} with malignant lesions and at "
-            "least 2 of each are needed: add lesions."
+            f"{target.name} has {counted(patients[0], 'patient')} with benign and {patients[1]} with malignant "
+            "lesions, and at least 2 of each are needed: add lesions."
         )
     for parts in range(2, min(_MOST_PARTS, *patients) + 1):
         pool, judges = outer_folds(lesions, parts, seed)[0]
@@ -331,7 +331,7 @@ def _task(experiment: Experiment, division: Division, size: int, repeat: int) ->
 
 
 def _words(task: _Task, learner: _Learner) -> str:
-    return f"repeat {task.repeat + 1}, {len(task.labelled)} lesions, {learner.name}"
+    return f"repeat {task.repeat + 1}, {counted(len(task.labelled), 'lesion')}, {learner.name}"
 
 
 def _tell(progress: Progress, words: str, step: int, steps: int, _epoch: str, done: float) -> None:

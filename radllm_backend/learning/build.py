@@ -33,7 +33,7 @@ from radllm_backend.learning.plan import LabelledTable, TrainingPlan, find_base
 from radllm_backend.learning.provenance import make_work_folder
 from radllm_backend.learning.scorecard import Outcome
 from radllm_backend.learning.study import Fold, Study, evaluate_models
-from radllm_backend.models.bundle import ADAPTER, Bundle, read_bundle, refuse_existing, write_bundle
+from radllm_backend.models.bundle import ADAPTER, Bundle, read_bundle, refuse_existing, refuse_name, write_bundle
 from radllm_backend.models.heads import readout_of
 from radllm_backend.models.model import Model
 from radllm_backend.models.readme import model_readme
@@ -83,8 +83,8 @@ def train(
         The model, read back from its folder.
 
     Raises:
-        RadllmError: the output exists, the table is unfit, there are too few lesions of a class, the base model is not
-            there, or an option is out of range or unknown.
+        RadllmError: the output exists or has no model's name, the table is unfit, there are too few lesions of a
+            class, the base model is not there, or an option is out of range or unknown.
     """
     base = find_base(base_model, four_bit)
     plan = TrainingPlan(
@@ -153,6 +153,7 @@ def build_bundle(plan: TrainingPlan, progress: Progress) -> Bundle:
         RadllmError: the output exists, the table is unfit, or too few lesions of a class.
     """
     if distributed.is_main():
+        refuse_name(plan.output)
         refuse_existing(plan.output)  # before the hours rather than after them
     distributed.wait()
     method = method_named(plan.method)

@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from radllm_backend.errors import RadllmError
+from radllm_backend.errors import RadllmError, counted
 from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.language.prompt import Pooling, Readout
 from radllm_backend.learning.classical import FUSIBLE, Chosen, choose
@@ -45,7 +45,7 @@ def candidate_readouts(depth: int, layers: int | None = None) -> list[Readout]:
         RadllmError: more layers than there are.
     """
     if layers is not None and layers > depth:
-        raise RadllmError(f"The base model has {depth} layers and {layers} are to be read: ask for fewer.")
+        raise RadllmError(f"The base model has {counted(depth, 'layer')}, and {layers} cannot be read: ask for fewer.")
     counts = [layers] if layers else sorted({max(1, round(depth * share)) for share in DEPTHS})
     return [Readout(count, pooling) for count in counts for pooling in get_args(Pooling)]
 

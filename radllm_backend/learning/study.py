@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from safetensors.torch import save as save_weights
 
-from radllm_backend.errors import RadllmError
+from radllm_backend.errors import RadllmError, counted
 from radllm_backend.features.arrays import FloatArray, IntArray
 from radllm_backend.features.cohort import Lesions, outer_folds, patients_by_class
 from radllm_backend.files import read_json, write_atomically
@@ -358,7 +358,10 @@ def _locked_split(labelled: LabelledTable, split: str) -> tuple[IntArray, IntArr
     groups = np.array(table.column(labelled.group))
     both = set(groups[training]) & set(groups[~training])
     if both:
-        raise RadllmError(f"{len(both)} patients of {table.name} are in both parts of '{split}': keep each in one.")
+        raise RadllmError(
+            f"Both parts of '{split}' in {table.name} hold {counted(len(both), 'patient')}: keep each patient "
+            "in one part."
+        )
     labels = table.labels(labelled.target)
     for name, part in (("training", training), ("test", ~training)):
         if len(set(labels[part].tolist())) < 2:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -158,11 +159,16 @@ class TrainingSummary(Record):
     hardware: str
 
 
+_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+ModelName = Annotated[str, Field(pattern=f"^{_NAME}$")]
+"""The name of the folder that a model was written to; see `refuse_name`."""
+
+
 class ModelCard(Record):
     """The content of ``model.json``."""
 
     schema_version: Literal[1, 2, 3, 4] = BUNDLE_VERSION
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: ModelName
     modality: Literal["MG", "US", "CT", "MR"]
     base: BaseReference
     layers: int | None = Field(None, ge=1)
@@ -286,8 +292,9 @@ def write_bundle(folder: Path, card: ModelCard, files: dict[str, bytes]) -> Bund
     """Write a bundle, whole or not at all. The card's own `files` are filled in.
 
     Raises:
-        RadllmError: the folder exists already and is not an empty one, or cannot be written.
+        RadllmError: the folder exists already and is not an empty one, cannot be written, or has no model's name.
     """
+    refuse_name(folder)
     refuse_existing(folder)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     card = card.model_copy(update={"files": hashes})
@@ -301,6 +308,15 @@ def write_bundle(folder: Path, card: ModelCard, files: dict[str, bytes]) -> Bund
             f"The model cannot be written to {folder} ({error.strerror}): choose another folder."
         ) from error
     return read_bundle(folder.absolute())  # a bare name could be a shipped model's
+
+
+def refuse_name(folder: Path) -> None:
+    """RadllmError where the folder's name, which a model gets, is none that cards, servers and addresses take."""
+    if not re.fullmatch(_NAME, folder.name):
+        raise RadllmError(
+            f"A model cannot be named '{folder.name}', as its folder would be: name the folder with at most 64 of the "
+            "letters A to Z and a to z, digits, dots, hyphens and underscores, a letter or a digit first."
+        )
 
 
 def refuse_existing(folder: Path) -> None:

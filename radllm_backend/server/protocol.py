@@ -17,6 +17,7 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import VOCABULARIES, canonical
 from radllm_backend.features.names import split_name
 from radllm_backend.language.prompt import Pooling
+from radllm_backend.models.bundle import ModelName
 from radllm_backend.models.conformal import DEFAULT_CONFIDENCE, HIGHEST_CONFIDENCE, LOWEST_CONFIDENCE
 from radllm_backend.models.prediction import ModelIdentity, Prediction
 from radllm_backend.records import SHA256, Extraction, Features, Geometry, Record
@@ -69,7 +70,6 @@ def _known_feature(name: str) -> str:
     return name
 
 
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 FeatureName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9-]{1,40}_[A-Za-z0-9]{1,12}_[A-Za-z0-9]{1,60}$"),

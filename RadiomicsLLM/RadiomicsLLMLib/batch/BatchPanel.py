@@ -227,19 +227,17 @@ class BatchPanel:
         summary = self._summary
         if summary.get("stopped"):
             kept = summary["kept"] + summary["done"] + summary["failed"]
-            sentence = _("Stopped with {kept} of {lesions} lesions kept: “Run” goes on from there.")
-            return sentence.format(kept=kept, lesions=summary["lesions"])
+            sentence = _("Stopped with {kept} of {lesions} kept: “Run” goes on from there.")
+            return sentence.format(kept=kept, lesions=_counted(summary["lesions"]))
         if self._isCancelled:
             return _("Stopped: “Run” goes on from what is kept.") if self._results else _("Stopped.")
         if problem:
             return problem
         if self._results is None:
-            sentence = _("{runs} lesions would run, {leftOut} things would not.")
-            return sentence.format(runs=self._counts["candidate"], leftOut=self._counts["left-out"])
-        sentence = _(
-            "{lesions} lesions: {done} classified now, {failed} failed, {kept} kept from before; {left_out} left out."
-        )
-        return sentence.format(**summary)
+            sentence = _("{runs} would run; {leftOut} left out.")
+            return sentence.format(runs=_counted(self._counts["candidate"]), leftOut=self._counts["left-out"])
+        sentence = _("{count}: {done} classified now, {failed} failed, {kept} kept from before; {left_out} left out.")
+        return sentence.format(count=_counted(summary["lesions"]), **summary)
 
     def _fill(self, results: BatchResults, sentence: str, hasFailed: bool) -> None:
         """Show what the folder holds, whatever became of the run: rows of earlier ones may be among it."""
@@ -257,3 +255,7 @@ class BatchPanel:
     def _finish(self, sentence: str) -> None:
         self._say(sentence)
         self.update()
+
+
+def _counted(lesions: int) -> str:
+    return _("1 lesion") if lesions == 1 else _("{count} lesions").format(count=lesions)

@@ -144,6 +144,8 @@ class SetupPanel:
         state = self._environment.problem() or _("The local server is set up ({size} GB).").format(
             size=f"{self._environment.bytes / 1e9:.1f}"
         )
+        if not self._environment.isReady() and self._readsHere() and not isMissing("radiomics"):
+            state += " " + _("Only batches need it, and several programs that share a model.")
         if job and (job.problem or job.note):
             return " ".join([job.problem or f"{state} {job.note}", _("The log has the details.")])
         return state
@@ -189,8 +191,8 @@ class SetupPanel:
         return _(
             "A web server, the packages of the batch and the base model SmolLM2-135M-Instruct (Apache-2.0), 4-bit "
             "(Q4_1) weights, expanded to fp32, will be installed for the local server, unless they are there. The "
-            "packages go to\n\n{folder}\n\n{source} They take 1 GB, where {free} GB are free. Slicer's own packages "
-            "stay as they are. “Remove downloads” deletes everything again."
+            "packages go to\n\n{folder}\n\n{source} The packages take 0.9 GB and the base model 0.6 GB; {free} GB are "
+            "free. Slicer's own packages stay as they are. “Remove downloads” deletes everything again."
         ).format(folder=folder, source=source, free=f"{shutil.disk_usage(existing).free / 1e9:.0f}")
 
     def _onCancel(self, *_arguments: object) -> None:

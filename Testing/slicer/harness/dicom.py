@@ -1,7 +1,8 @@
 """A stand-in for Slicer's DICOM database: it keeps files, and knows them by their UIDs.
 
-Checked against ``Libs/DICOM/Core/ctkDICOMDatabase.h`` of CTK, and ``Modules/Scripted/DICOMLib/DICOMUtils.py`` and
-``Modules/Scripted/DICOMPlugins`` of Slicer 5.12.
+Checked against ``Libs/DICOM/Core/ctkDICOMDatabase.h`` of CTK and ``Modules/Scripted/DICOMLib/DICOMUtils.py`` of Slicer,
+of their main branches. ``instances`` and ``insert`` are for tests, and so are ``refuse`` and ``plugins``: the real one
+has none of these, or takes other arguments.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class DicomDatabase:
 
 
 class DICOMUtils:
-    """Of Slicer's ``DICOMLib``."""
+    """Of Slicer's ``DICOMLib``: what it refuses, the real one refuses."""
 
     @staticmethod
     def importDicom(dicomDataDir: str, dicomDatabase: Any = None, copyFiles: bool = False) -> bool:
@@ -77,9 +78,16 @@ class DICOMUtils:
         """The IDs of the nodes that were made: an empty volume of an image, empty segments of a segmentation."""
         import pydicom
 
+        if not isinstance(seriesUIDs, list) or not seriesUIDs:
+            raise ValueError("series UIDs must be given, as a list")
+        if not slicer.dicomDatabase.isOpen:
+            raise OSError("the DICOM database cannot be accessed")
         loaded = []
         for series in seriesUIDs:
-            header = pydicom.dcmread(slicer.dicomDatabase.filesForSeries(series)[0])
+            files = slicer.dicomDatabase.filesForSeries(series)
+            if not files:  # nothing to load
+                continue
+            header = pydicom.dcmread(files[0])
             if header.Modality not in ("SEG", "RTSTRUCT"):
                 node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", header.SeriesDescription)
             elif header.Modality in slicer.dicomDatabase.plugins:

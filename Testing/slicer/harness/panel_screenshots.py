@@ -45,9 +45,10 @@ _STUDIES = {
     "US right breast": ["Lesion 1", "Lesion 2", "Speck"],
     "US follow-up": ["Lesion"],
 }
+_OF_BOTH = {"lesion_type": "mass", "breast_density": "heterogeneously dense", "subtlety": "4"}
 _FINDINGS = {
-    "oval": {"lesion_type": "mass", "mass_shape": "oval", "mass_margins": "circumscribed"},
-    "spiculated": {"lesion_type": "mass", "mass_shape": "irregular", "mass_margins": "spiculated"},
+    "oval": {**_OF_BOTH, "mass_shape": "oval", "mass_margins": "circumscribed"},
+    "spiculated": {**_OF_BOTH, "mass_shape": "irregular", "mass_margins": "spiculated"},
 }
 _OF_SLICER = ("pillow",)
 """What the module needs and Slicer 5.12 brings, as ``setup/test_module_packages.py`` has it."""

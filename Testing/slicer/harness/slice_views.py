@@ -1,8 +1,8 @@
 """A stand-in for Slicer's layout of slice views, with pictures of what they show, drawn by Slicer's own MRML and VTK.
 
-Checked against ``Base/QTGUI/qSlicerLayoutManager.h``, ``Libs/MRML/Widgets/qMRMLLayoutManager.h``,
-``qMRMLSliceWidget.h`` and ``qMRMLSliceView.cxx`` of Slicer 5.12. There are the three usual views and two layouts; the
-3D view stays empty.
+Checked against ``Libs/MRML/Widgets/qMRMLLayoutManager`` (.h and .cxx), ``qMRMLSliceWidget.h`` and
+``qMRMLSliceView.cxx`` of Slicer's repository; ``qSlicerLayoutManager`` adds nothing that is used here. There are the
+three usual views and two layouts; the 3D view stays empty.
 """
 
 from __future__ import annotations

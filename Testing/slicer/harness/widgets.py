@@ -175,7 +175,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         self._collapsed = self._folding = False
         self._wanted: dict[QtCore.QObject, bool] = {}
         self.setContentsMargins(0, self._HEADING, 0, 0)
-        self.setSizePolicy(QtWidgets.QSizePolicy.Preferred, QtWidgets.QSizePolicy.Preferred)
+        self.setSizePolicy(QtWidgets.QSizePolicy.Minimum, QtWidgets.QSizePolicy.Preferred)
         self.clicked.connect(lambda: self._collapse(not self._collapsed))
 
     def _collapse(self, collapsed: bool) -> None:
