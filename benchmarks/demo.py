@@ -45,10 +45,10 @@ def comparisons(runs: int, work: Path, tell: Tell, release: Path) -> Iterator[Co
 
     def one_round() -> tuple[Demo, Demo]:
         ways: list[Callable[[], Demo]] = [partial(demo, tree, work / tree.folder.name) for tree in (then, now)]
-        if next(turns):
-            ours, usual = ways[1](), ways[0]()
-            return usual, ours
-        return ways[0](), ways[1]()
+        order = (1, 0) if next(turns) else (0, 1)
+        found = {number: ways[number]() for number in order}
+        tell(f"demo: {found[0].seconds:.0f} s then, {found[1].seconds:.0f} s now")
+        return found[0], found[1]
 
     rounds, loads = in_turn([one_round], runs)
     pairs = [pair for (pair,) in rounds]
