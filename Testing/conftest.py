@@ -170,15 +170,6 @@ def tiny_server(tiny_model: Path, tiny_base: Path, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="session")
-<<<<<<< HEAD
-=======
-def in_process() -> None:
-    """Asked for before a model, so that none is made in vain."""
-    pytest.importorskip("torch", reason="a model is trained here, and Slicer's Python has no torch")
-
-
-@pytest.fixture(scope="session")
->>>>>>> a3
 def module_server(backend_python: str) -> Iterator[object]:
     """A local server that the panels of a test process share, for a start takes seconds."""
     from Testing.slicer.module_scene import shared_server

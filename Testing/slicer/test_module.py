@@ -229,25 +229,3 @@ def test_the_harness_notices_what_slicer_would_refuse(panel: Any) -> None:
     slicer.mrmlScene.RemoveObserver(tag)
     assert [type(error) for error in slot_errors] == [KeyError, KeyError]
     slot_errors.clear()
-<<<<<<< HEAD
-
-
-@pytest.mark.long
-def test_the_screenshots_show_what_their_names_say(
-    panel: Any, self_contained_model: Path, backend_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("highdicom", reason="the batch's DICOM database is written with highdicom")
-    monkeypatch.setenv("RADLLM_BACKEND_PYTHON", backend_python)
-    taken = {path.stem: Image.open(path).convert("RGB") for path in take_screenshots(self_contained_model, tmp_path)}
-    assert all(picture.width == WIDTH for picture in taken.values())
-    colours = {name: {colour for _, colour in picture.getcolors(1 << 22)} for name, picture in taken.items()}
-    calls = {ImageColor.getrgb(colour) for colour in CALL_COLORS.values()}
-    assert colours["panel"] & calls
-    assert not colours["panel-empty"] & calls
-    assert ImageColor.getrgb(NO_CALL_COLOR) in colours["panel-failure"]
-    assert np.mean(taken["panel"]) > 180 > 100 > np.mean(taken["panel-dark"])
-    shipped = ROOT / "Resources" / "Screenshots"
-    assert {path.name for path in shipped.glob("panel*.png")} == {f"{name}.png" for name in NAMES}
-    assert slot_errors == []
-=======
->>>>>>> a3

@@ -124,7 +124,6 @@ def test_nothing_is_kept_of_a_run_that_is_over(how: str) -> None:
     assert slot_errors == []
 
 
-<<<<<<< HEAD
 def test_a_thread_is_never_the_last_to_hold_a_run() -> None:
     """It would destroy the run's timer, and Qt allows that on the main thread alone."""
     may_end, ends, where = threading.Event(), list[Any](), list[threading.Thread]()
@@ -142,7 +141,8 @@ def test_a_thread_is_never_the_last_to_hold_a_run() -> None:
     wait_until(lambda: bool(where))
     assert gone() is None
     assert where == [threading.main_thread()]
-=======
+
+
 def test_while_a_lesion_is_classified_the_main_thread_imports_nothing_of_the_package(
     self_contained_model: Path,
 ) -> None:
@@ -175,4 +175,3 @@ def test_while_a_lesion_is_classified_the_main_thread_imports_nothing_of_the_pac
         print(sorted(name for name in found if name.split(".")[0] in ("radllm_backend", "pydicom", "scipy")))
     """
     assert python(code, str(self_contained_model)).splitlines()[-1] == "[]"
->>>>>>> a1

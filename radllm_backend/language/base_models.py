@@ -309,3 +309,27 @@ def load_tokenizer(base: BaseModelFolder) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def tokens_of(tokenizer: Tokenizer, prompt: str, most: int, vocabulary: int) -> list[int]:
+    """Token numbers of a prompt.
+
+    Args:
+        most: how many the model reads.
+        vocabulary: how many tokens its weights know.
+
+    Raises:
+        RadllmError: the prompt is empty, no text, or too long; or the tokenizer knows tokens that the weights do not.
+    """
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise RadllmError("The prompt holds half a character (a lone surrogate): write it as text anew.") from error
+    tokens: list[int] = tokenizer.encode(prompt).ids
+    if not tokens:
+        raise RadllmError("The prompt is empty: there is nothing to read.")
+    if len(tokens) > most:
+        raise RadllmError(f"The prompt has {len(tokens)} tokens and the base model reads {most}: use fewer features.")
+    if max(tokens) >= vocabulary:
+        raise RadllmError("The base model's tokenizer.json knows words that its weights do not: fetch it again.")
+    return tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ from radllm_backend.errors import RadllmError, counted
 from radllm_backend.features.arrays import Float32Array
 from radllm_backend.files import read_json
 from radllm_backend.language.adapters import Adapter
-from radllm_backend.language.base_models import BaseModelFolder, load_tokenizer
+from radllm_backend.language.base_models import BaseModelFolder, load_tokenizer, tokens_of
 from radllm_backend.language.blas import cores, one_thread, row_period
 from radllm_backend.language.llama import Llama
 from radllm_backend.language.packs import MOST, Pack, packs
@@ -37,7 +37,7 @@ class PromptReader(Protocol):
         """How many layers the base model has."""
 
     def tokenise(self, prompt: str) -> list[int]:
-        """Token numbers of a prompt; RadllmError where the model cannot read that many."""
+        """Token numbers of a prompt; RadllmError where the model cannot read it (`base_models.tokens_of`)."""
 
     def effort(self, prompts: Sequence[str]) -> float:
         """What reading prompts together costs; in no unit, for comparison with the effort of other prompts."""
@@ -85,27 +85,17 @@ class NumpyReader:
         shape = LlamaShape.of(read_json(base.folder / "config.json"), base.folder.name)
         self.depth = shape.layers
         """How many layers the base model has."""
-        self._tokenizer = load_tokenizer(base)
-        self._tokens = lru_cache(_PROMPTS_KEPT)(self._tokens_of)
+        self._tokens = lru_cache(_PROMPTS_KEPT)(
+            partial(tokens_of, load_tokenizer(base), most=shape.most_tokens, vocabulary=shape.vocabulary)
+        )
         with one_thread():
             self._llama = Llama(shape, MappedWeights(base.folder), layers, adapter)
         self._layers = layers or shape.layers
         self._head = adapter.head if adapter else None
 
     def tokenise(self, prompt: str) -> list[int]:
-        """Token numbers of a prompt; RadllmError where the model cannot read that many, or does not know one."""
+        """Token numbers of a prompt; RadllmError where the model cannot read it (`base_models.tokens_of`)."""
         return self._tokens(prompt)
-
-    def _tokens_of(self, prompt: str) -> list[int]:
-        tokens: list[int] = self._tokenizer.encode(prompt).ids
-        shape = self._llama.shape
-        if len(tokens) > shape.most_tokens:
-            raise RadllmError(
-                f"The prompt has {len(tokens)} tokens and the base model reads {shape.most_tokens}: use fewer features."
-            )
-        if max(tokens, default=0) >= shape.vocabulary:
-            raise RadllmError("The base model's tokenizer.json knows words that its weights do not: fetch it again.")
-        return tokens
 
     def effort(self, prompts: Sequence[str]) -> float:
         """What reading prompts together costs, in tokens."""

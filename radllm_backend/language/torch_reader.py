@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from radllm_backend.features.arrays import Float32Array
 from radllm_backend.language import distributed, torch_packs
 from radllm_backend.language.adapters import HEAD, LINEAR_LAYERS, Adapter, AdapterShape, refuse_misfit
 from radllm_backend.language.backbone import load_backbone
-from radllm_backend.language.base_models import BaseModelFolder, load_tokenizer
+from radllm_backend.language.base_models import BaseModelFolder, load_tokenizer, tokens_of
 from radllm_backend.language.linear import quicken_adapters
 from radllm_backend.language.packs import packs
 from radllm_backend.language.prompt import Readout
@@ -44,12 +44,15 @@ class TorchReader(nn.Module):
             layers: how many layers are read at most; None for all.
         """
         super().__init__()
-        self._tokenizer = load_tokenizer(base)
-        self._tokens = lru_cache(_PROMPTS_KEPT)(self._tokens_of)
         self.backbone: Any = prepare(load_backbone(base))  # of transformers or peft, which say little of types
         self.depth = int(self.backbone.config.num_hidden_layers)
         """How many layers the base model has."""
-        self.max_tokens = int(self.backbone.config.max_position_embeddings)
+        most, vocabulary = (
+            int(getattr(self.backbone.config, name)) for name in ("max_position_embeddings", "vocab_size")
+        )
+        self._tokens = lru_cache(_PROMPTS_KEPT)(
+            partial(tokens_of, load_tokenizer(base), most=most, vocabulary=vocabulary)
+        )
         self.head = nn.Linear(self.backbone.config.hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -96,16 +99,8 @@ class TorchReader(nn.Module):
         return self.head.weight.device
 
     def tokenise(self, prompt: str) -> list[int]:
-        """Token numbers of a prompt; RadllmError where the model cannot read that many."""
+        """Token numbers of a prompt; RadllmError where the model cannot read it (`base_models.tokens_of`)."""
         return self._tokens(prompt)
-
-    def _tokens_of(self, prompt: str) -> list[int]:
-        tokens: list[int] = self._tokenizer.encode(prompt).ids
-        if len(tokens) > self.max_tokens:
-            raise RadllmError(
-                f"The prompt has {len(tokens)} tokens and the base model reads {self.max_tokens}: use fewer features."
-            )
-        return tokens
 
     def score(self, prompts: Sequence[str], progress: Progress | None = None) -> list[float]:
         """Log-odds of malignancy, one a prompt."""

@@ -114,8 +114,8 @@ def _reader(path: Path, data: NDArray[np.uint8], entry: Mapping[str, Any]) -> Ca
     if entry["dtype"] not in _FORMATS:
         raise RadllmError(f"{path} has weights in the format {str(entry['dtype'])[:20]}: save them in 16 or 32 bits.")
     kind, expand = _FORMATS[entry["dtype"]]
-    if end - begin != math.prod(shape) * np.dtype(kind).itemsize:
-        raise ValueError("the shape of a tensor does not fit its bytes")
+    if not 0 <= begin <= end <= len(data) or end - begin != math.prod(shape) * np.dtype(kind).itemsize:
+        raise ValueError("the shape of a tensor does not fit its bytes, or the file is cut off")
 
     def read() -> Float32Array:
         # A header whose length is odd leaves the numbers where no processor likes them.

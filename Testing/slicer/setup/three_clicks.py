@@ -54,17 +54,6 @@ class Clicks:
             _click(box.button(QMessageBox.Ok))
         elif self.questions:
             self.longest = max(self.longest, now - self._last)
-<<<<<<< HEAD
-            if now - self._last > 0.1:
-                print(
-                    "PAUSE",
-                    round(now - self.began, 2),
-                    round(now - self._last, 2),
-                    self._widget.ui.statusLabel.text,
-                    flush=True,
-                )
-=======
->>>>>>> a1
         self._last = now
         if not self._widget.panel.isRunning or (self.began and now > self.began + _PATIENCE):
             self._timer.stop()
