@@ -173,6 +173,7 @@ def evaluation_of(path: Path) -> EvaluationSummary:
         command=scorecard.command,
         table_sha256=scorecard.table_sha256,
         best_baseline=scorecard.best_baseline,
+        depths=scorecard.depths,
         trials=[Trial(model=one.model, auc=one.auc, difference=one.difference) for one in models],
     )
 

@@ -10,6 +10,7 @@ from typing import Literal, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.arrays import FloatArray, IntArray
@@ -136,6 +137,8 @@ class Scorecard(Record):
     """Of the models that select features; none where there is a single fold and seed."""
     base_model: str | None
     base_sha256: str | None
+    depths: list[int] = Field([])
+    """How many of its layers inner folds chose from; none where the last was read, as in earlier versions."""
     versions: dict[str, str]
     hardware: str
     command: str
@@ -158,6 +161,7 @@ class Description(TypedDict):
     shuffled_labels: bool
     base_model: str | None
     base_sha256: str | None
+    depths: list[int]
     versions: dict[str, str]
     hardware: str
     command: str

@@ -59,9 +59,14 @@ class Study(Plan):
 
     def __post_init__(self) -> None:
         """RadllmError where more layers are to be read than there are: before the hours rather than after them."""
-        if self.base and self.options.layers:
-            shape = LlamaShape.of(read_json(self.base.folder / "config.json"), self.base.folder.name)
-            candidate_readouts(shape.layers, self.options.layers)
+        self.depths()
+
+    def depths(self) -> list[int]:
+        """How many layers of the language model inner folds choose from; empty where there is none."""
+        if not self.base:
+            return []
+        shape = LlamaShape.of(read_json(self.base.folder / "config.json"), self.base.folder.name)
+        return sorted({one.layers for one in candidate_readouts(shape.layers, self.options.layers)})
 
     def dealt(self, seed: int) -> Lesions:
         """The lesions with the labels that they have with a seed."""
@@ -340,6 +345,7 @@ def evaluate_table(
         shuffled_labels=division.shuffle_labels,
         base_model=plan.base.public_name if plan.base else None,
         base_sha256=plan.base.sha256 if plan.base else None,
+        depths=study.depths(),
         versions=versions_used(),
         hardware=hardware(),
         command=plan.command,

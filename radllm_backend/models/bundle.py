@@ -122,6 +122,8 @@ class EvaluationSummary(Record):
     command: str
     table_sha256: SHA256
     best_baseline: str
+    depths: list[int] = Field([])
+    """How many layers of the language model its inner folds chose from; none in earlier versions: it read the last."""
     trials: list[Trial]
 
 

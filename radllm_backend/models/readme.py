@@ -28,6 +28,7 @@ def model_readme(card: ModelCard) -> str:
         band=uncertain,
         estimate=_estimate,
         verdict=_verdict,
+        depths=_depths,
         rules=rules(card),
         display_name=display_name,
         descriptor_name=descriptor_name,
@@ -87,6 +88,15 @@ def _verdict(evaluation: EvaluationSummary) -> str:
         f"The best fusion, {best.model}, {reached} the best classical baseline on the same folds "
         f"({difference.value:+.3f}, 95% interval {difference.low:+.3f} to {difference.high:+.3f}, which {sure} zero)."
     )
+
+
+def _depths(evaluation: EvaluationSummary) -> str:
+    """How much of the language model was read, as a further sentence; empty where there was none."""
+    if all(row.model.endswith(" features") for row in evaluation.trials):
+        return ""
+    if not evaluation.depths:
+        return " Its language models read the last layer alone."
+    return f" Inner folds chose how many layers are read: {', '.join(map(str, evaluation.depths))}."
 
 
 def _estimate(figure: Estimate) -> str:
