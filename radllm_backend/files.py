@@ -32,6 +32,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_dicom(path: Path) -> bool:
+    """Whether a file carries DICOM's mark."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a whole file or nothing (text as UTF-8): other processes see the old file until the new one is complete.
 

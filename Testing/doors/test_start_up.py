@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 HEAVY = ("torch", "transformers", "peft", "radiomics", "sklearn", "pandas", "scipy", "SimpleITK", "pydicom", "numpy")
+
+SAMPLES = Path(__file__).resolve().parents[2] / "Resources" / "SampleLesions"
 
 
 def loaded_by(code: str) -> set[str]:
@@ -38,6 +41,14 @@ def test_a_client_and_what_stands_before_the_models_load_no_torch(module):
 def test_explaining_does_not_wait_for_all_of_scipys_statistics():
     code = "import radllm_backend.models.explanation; sys.exit('scipy.stats' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", f"import sys; {code}"], check=False).returncode == 0
+
+
+def test_a_picture_is_read_without_what_dicom_needs():
+    code = (
+        "from pathlib import Path; from radllm_backend.imaging.lesion import Lesion; "
+        f"Lesion.from_files(Path({str(SAMPLES / 'oval.png')!r}), Path({str(SAMPLES / 'oval_mask.png')!r}))"
+    )
+    assert "pydicom" not in loaded_by(code)
 
 
 def test_the_import_and_the_help_are_quick():

@@ -19,8 +19,8 @@ from radllm_backend.batch.matching import Series, as_day, candidates_among
 from radllm_backend.datasets.manifest import FILE_COLUMNS
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.table import read_rows
+from radllm_backend.files import is_dicom
 from radllm_backend.imaging import dicom_files
-from radllm_backend.imaging.dicom_files import is_dicom
 from radllm_backend.imaging.dicom_segmentations import readable
 from radllm_backend.imaging.lesion import parse_spacing
 from radllm_backend.records import MODALITIES, Record

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import cache
 
 from radllm_backend.errors import RadllmError
 
@@ -88,6 +89,7 @@ _SCALE_FREE_SHAPE = {"Elongation", "Flatness", "Sphericity"}
 _SPACING_FILTERS = ("log-sigma-", "gradient")
 
 
+@cache  # a prediction's reasons ask for the same few names thousands of times
 def display_name(feature: str) -> str:
     """The words for a PyRadiomics feature name: ``original_glszm_ZonePercentage`` is ``Zone Percentage``.
 
@@ -110,6 +112,7 @@ def is_canonical(feature: str) -> bool:
     return True
 
 
+@cache
 def split_name(feature: str) -> tuple[str, str, str]:
     """``(image type, family, feature)`` of a PyRadiomics feature name; RadllmError where it is not canonical."""
     parts = feature.split("_")

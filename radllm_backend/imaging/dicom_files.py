@@ -24,6 +24,7 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.files import is_dicom
 from radllm_backend.imaging.dicom_decoding import stored_values
 from radllm_backend.records import MODALITIES
 
@@ -93,12 +94,6 @@ def _ultrasound_spacing(header: Dataset) -> np.ndarray:
     sizes = {(10 * abs(float(r.PhysicalDeltaX)), 10 * abs(float(r.PhysicalDeltaY))) for r in in_cm}
     size = np.array(sizes.pop() if len(sizes) == 1 else ())
     return size if size.all() else np.array(())
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file carries DICOM's mark."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
 
 
 def read_dicom(path: Path, series: str | None = None, *, invert_monochrome1: bool = True) -> DicomImage:

@@ -19,7 +19,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile as Picture
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.imaging.dicom_files import is_dicom, read_dicom
+from radllm_backend.files import is_dicom
 
 _KNOWN_FORMATS = "DICOM, NRRD, NIfTI, MetaImage, PNG, TIFF, JPEG or BMP"
 _VOLUME_READERS = {
@@ -128,6 +128,9 @@ def _read(path: Path, series: str | None, *, is_mask: bool) -> ImageFile:
     try:
         with _silent_libraries():
             if path.is_dir() or is_dicom(path):
+                # What it needs takes longer to import than a picture takes to be read.
+                from radllm_backend.imaging.dicom_files import read_dicom
+
                 return ImageFile(path.name, *read_dicom(path, series, invert_monochrome1=not is_mask))
             if suffix in _VOLUME_READERS:
                 return _read_volume(path, _VOLUME_READERS[suffix])

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.files import is_dicom
 from radllm_backend.imaging import dicom_files
-from radllm_backend.imaging.dicom_files import Frame, is_dicom
+from radllm_backend.imaging.dicom_files import Frame
 from radllm_backend.imaging.image_files import ImageFile, read_image
 from radllm_backend.imaging.lesion import Lesion
 
