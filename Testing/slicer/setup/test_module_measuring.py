@@ -146,9 +146,11 @@ def test_the_panel_gives_the_same_probabilities(one: Any, elsewhere: Measurer) -
     add_segmentation(add_volume())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring, "isMissing", lambda module: False)
+        one.panel.refresh()
         classify(one)
     here = probabilities()
     one.logic.measurer = elsewhere
+    one.panel.refresh()
     classify(one)
     assert probabilities() == here
     assert elsewhere._process is not None
