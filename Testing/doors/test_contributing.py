@@ -78,7 +78,7 @@ def test_the_data_set_has_a_command(copy, phantom_folder, tmp_path):
 
 def test_the_base_model_is_listed(copy):
     listed = succeed(copy, "models", "list")
-    assert "toy-llama: Toy LLaMA of 28 thousand weights, Apache-2.0, not installed" in listed
+    assert "toy-llama: Toy LLaMA of 28 thousand weights; Apache-2.0; not installed" in listed
 
 
 def test_the_method_trains_and_the_format_is_written(copy, phantom_table, phantom_folder, tiny_base, fresh_cache):

@@ -297,7 +297,7 @@ def _run(folds: Sequence[Outcome], truth: _Truth) -> _Run:
     labels, draws = truth.labels, truth.draws
     scores = np.concatenate([fold.scores for fold in folds])[order]
     probabilities = np.concatenate([fold.probabilities for fold in folds])[order]
-    called = np.concatenate([_called(fold) for fold in folds])[order]
+    called = np.concatenate([np.array(fold.probabilities) >= fold.threshold for fold in folds])[order]
     figures = {
         "auc": area_under_curve(labels, scores, draws),
         "brier": brier(labels, probabilities, draws),
@@ -305,10 +305,6 @@ def _run(folds: Sequence[Outcome], truth: _Truth) -> _Run:
         **called_rates(labels, called, draws)._asdict(),
     }
     return _Run(labels, scores, probabilities, called, figures)
-
-
-def _called(outcome: Outcome) -> NDArray[np.bool_]:
-    return np.array(outcome.probabilities) >= outcome.threshold
 
 
 def _best_baseline(models: Sequence[_Judged]) -> _Judged:
