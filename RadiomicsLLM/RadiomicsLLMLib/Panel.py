@@ -34,7 +34,7 @@ from .results.SegmentResult import SegmentResult
 from .scene.FindingsPanel import FindingsPanel
 from .scene.NodeChoice import onOtherNode
 from .scene.OneSliceLayout import OneSliceLayout
-from .scene.SampleLesions import loadSampleLesions
+from .scene.SampleLesions import sampleSteps
 from .scene.SegmentChoice import SegmentChoice
 from .scene.SegmentEditorDoor import openSegmentEditor
 from .scene.SegmentedVolume import SegmentedVolume
@@ -60,7 +60,10 @@ class Panel(VTKObservationMixin):
         self._segmentationNode: slicer.vtkMRMLSegmentationNode | None = None
         self.state = StateLine(ui.statusLabel, ui.nextButton)
         self.results = ResultsSection(
-            ui, onChosen=self._onResultChosen, askCard=self._askingCard, begin=self._beginExport
+            ui,
+            onChosen=self._onResultChosen,
+            askCard=lambda: partial(self.backends.current().card, self.models.current()),
+            begin=self._beginExport,
         )
         self.segments = SegmentChoice(ui.segmentsLabel, ui.segmentsList, self._update)
         self.models = ModelChoice(ui.modelSelector, ui.modelFolderLabel, ui.modelFolderEdit, self._onModelChanged)
@@ -84,7 +87,7 @@ class Panel(VTKObservationMixin):
         self._looks += [onOtherNode(ui.segmentationSelector, self._onSegmentationChanged)]
         ui.modalitySelector.connect("currentIndexChanged(int)", self._onInputChanged)
         ui.sampleButton.connect("clicked(bool)", self._onSample)
-        ui.editorButton.connect("clicked(bool)", self._onEditor)
+        ui.editorButton.connect("clicked(bool)", lambda _: openSegmentEditor(self._volumeNode, self._segmentationNode))
         ui.cardButton.connect("contentsCollapsed(bool)", self._showCard)
         ui.connectButton.connect("clicked(bool)", self._onConnect)
         ui.classifyButton.connect("clicked(bool)", self._onClassify)
@@ -258,13 +261,13 @@ class Panel(VTKObservationMixin):
         self.ui.backendButton.collapsed = self.ui.setupSectionButton.collapsed = False
 
     def _onSample(self, *_arguments: object) -> None:
-        self.choose(*loadSampleLesions())
+        self._begin(sampleSteps(), self._showSample, _("the sample was not loaded"))
+
+    def _showSample(self, nodes: Sequence[slicer.vtkMRMLNode]) -> None:
+        self.choose(*nodes)
         self.ui.modalitySelector.currentIndex = MODALITIES.index(None)  # the sample says that it is an ultrasound
         self.models.choose(_SAMPLE_MODEL)
         self._layout.show()
-
-    def _onEditor(self, *_arguments: object) -> None:
-        openSegmentEditor(self._volumeNode, self._segmentationNode)
 
     # ------------------------------------------------------------------------------------------------------- running
 
@@ -356,11 +359,11 @@ class Panel(VTKObservationMixin):
     def _sayError(self, error: BaseException) -> None:
         from radllm_backend import RadllmError
 
-        if isinstance(error, RadllmError):
-            self._say(str(error))
-            return
-        logging.error("RadiomicsLLM could not finish.", exc_info=error)
-        self._say(_("Unexpected: {error}. Please report it with Slicer's error log.").format(error=error))
+        sentence = "{error}"
+        if not isinstance(error, RadllmError):
+            logging.error("RadiomicsLLM could not finish.", exc_info=error)
+            sentence = _("Unexpected: {error}. Please report it with Slicer's error log.")
+        self._say(sentence.format(error=error))
 
     def _showRunning(self, running: bool) -> None:
         ui = self.ui
@@ -378,9 +381,6 @@ class Panel(VTKObservationMixin):
         self._cancel(_("The scene was closed: {undone}."))
 
     # --------------------------------------------------------------------------------------------- results, and batch
-
-    def _askingCard(self) -> Callable[[], dict[str, Any]]:
-        return partial(self.backends.current().card, self.models.current())
 
     def _onResultChosen(self, result: SegmentResult) -> None:
         self.findings.choose(result.segmentId)

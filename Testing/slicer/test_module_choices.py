@@ -20,6 +20,7 @@ from Testing.slicer.module_scene import (
     choose_modality,
     choose_own_model,
     classify,
+    finish,
     labels,
     shown,
     slicer,
@@ -159,6 +160,7 @@ def test_what_a_program_chooses_is_chosen(heard: str, one: Any) -> None:
     """Also a second sample, whose nodes have the names of the first one's."""
     for _ in range(2):
         one.ui.sampleButton.click()
+        finish(one)
         assert one.panel._volumeNode is one.ui.volumeSelector.currentNode()
         assert one.panel._segmentationNode is one.ui.segmentationSelector.currentNode()
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 2

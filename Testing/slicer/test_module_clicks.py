@@ -56,6 +56,7 @@ def test_the_sample_is_ready_to_classify_with_one_click(panel: Any, self_contain
     choose_backend(panel, "local")
     choose_modality(panel, "MG")
     click(panel.ui.sampleButton)
+    finish(panel)
     volume, segmentation = panel.ui.volumeSelector.currentNode(), panel.ui.segmentationSelector.currentNode()
     assert (volume.GetName(), segmentation.GetName()) == ("Ultrasound (synthetic)", "Lesions (synthetic)")
     assert panel.ui.modalitySelector.currentText == "Automatic"
@@ -72,8 +73,10 @@ def test_the_sample_is_ready_to_classify_with_one_click(panel: Any, self_contain
 
 def test_a_second_sample_is_another_one_and_is_chosen(panel: Any) -> None:
     click(panel.ui.sampleButton)
+    finish(panel)
     first = panel.ui.volumeSelector.currentNode()
     click(panel.ui.sampleButton)
+    finish(panel)
     assert panel.ui.volumeSelector.currentNode() is not first
     assert slicer.app.layoutManager().layout == ONE_VIEW
     click(panel.ui.layoutBox)

@@ -82,6 +82,20 @@ def test_a_ct_with_ten_nodules_does_not_block_it(panel: Any, volume_model: Path,
     assert min(pauses) < LONGEST, pauses
 
 
+def test_the_sample_is_drawn_beside_it() -> None:
+    """Also the first time, when what draws it is imported."""
+    code = """
+        from Testing.slicer.module_scene import RadiomicsLLM, finish, longest_pause, open_module, slicer
+        panel = open_module(RadiomicsLLM)
+        def load(panel):
+            panel.ui.sampleButton.click()
+            finish(panel)
+        print(longest_pause(panel, load))
+    """
+    pauses = [float(python(code).splitlines()[-1]) for _ in range(3)]
+    assert min(pauses) < LONGEST, pauses
+
+
 def test_not_even_while_slicer_s_python_loads_the_language_model(smollm2: object) -> None:
     code = """
         from Testing.slicer.module_scene import RadiomicsLLM, add_segmentation, add_volume

@@ -209,7 +209,7 @@ def out_of_fold_rows(outcomes: Iterable[Outcome]) -> list[str]:
     writer.writerow(["model", "seed", "fold", "row", "label", "score", "probability", "threshold", "called"])
     for outcome in outcomes:
         own = (outcome.model, outcome.seed, outcome.fold)
-        called = _called(outcome).astype(int).tolist()
+        called = [int(one >= outcome.threshold) for one in outcome.probabilities]
         lesions = zip(outcome.rows, outcome.labels, outcome.scores, outcome.probabilities, called, strict=True)
         for row, label, score, probability, call in lesions:
             writer.writerow([*own, row, label, score, probability, outcome.threshold, call])

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer
 from slicer.i18n import tr as _
+
+from ..panel.Background import Background, Steps, runHere
+
+if TYPE_CHECKING:
+    from radllm_backend.datasets.phantoms import Phantom
 
 _SPACING = 0.08  # millimetres, as in Resources/SampleLesions/README.md
 _COLORS = ((0.56, 0.83, 0.42), (0.69, 0.48, 0.95))  # none of those that segments get by their calls
@@ -33,6 +39,11 @@ def registerSampleLesions(thumbnail: Path) -> None:
 
 
 def loadSampleLesions() -> list[slicer.vtkMRMLNode]:
+    """As `sampleSteps`, all of it at once."""
+    return runHere(sampleSteps())
+
+
+def sampleSteps() -> Steps[list[slicer.vtkMRMLNode]]:
     """A picture with a smooth and a spiculated lesion, and their segmentation; both are synthetic and no patient's.
 
     The slice views show them.
@@ -40,9 +51,17 @@ def loadSampleLesions() -> list[slicer.vtkMRMLNode]:
     Returns:
         The volume, and the segmentation.
     """
+    return _added((yield from Background(_("Drawing the sample lesions"), _drawn)))
+
+
+def _drawn() -> list[Phantom]:
     from radllm_backend.datasets.phantoms import KINDS, make_phantom
 
-    phantoms = [make_phantom(kind) for kind in KINDS]
+    return [make_phantom(kind) for kind in KINDS]
+
+
+def _added(phantoms: list[Phantom]) -> list[slicer.vtkMRMLNode]:
+    """To the scene, and to what is shown."""
     picture = np.hstack([phantom.image for phantom in phantoms])
     ijkToRas = np.diag([-_SPACING, -_SPACING, 1, 1])
     volumeNode = slicer.util.addVolumeFromArray(picture[np.newaxis], ijkToRas, _("Ultrasound (synthetic)"))

@@ -155,6 +155,7 @@ def _choose_model(panel: Any, model: str | Path) -> None:
 
 def _load_sample(panel: Any, model: str | Path) -> None:
     panel.ui.sampleButton.click()
+    _finish(panel)
     _choose_model(panel, model)
 
 
@@ -206,6 +207,10 @@ def _ask(panel: Any, path: Path) -> None:
 
 def _classify(panel: Any) -> None:
     panel.ui.classifyButton.click()
+    _finish(panel)
+
+
+def _finish(panel: Any) -> None:
     until = time.monotonic() + 180
     while panel.panel.isRunning:
         assert time.monotonic() < until, "it takes too long"

@@ -42,6 +42,9 @@ class Clicks:
         self.seconds = time.monotonic() - self.began
 
     def _classify(self) -> None:
+        if self._widget.panel.isRunning:  # the sample is being drawn
+            QTimer.singleShot(5, self._classify)
+            return
         self._timer.start()
         _click(self._widget.ui.classifyButton)
 
