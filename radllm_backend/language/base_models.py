@@ -303,7 +303,8 @@ def load_tokenizer(base: BaseModelFolder) -> Tokenizer:
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_file(str(base.folder / "tokenizer.json"))
+        # Faster than by the file's name, and no other thread goes on while the library reads.
+        tokenizer = Tokenizer.from_buffer((base.folder / "tokenizer.json").read_bytes())
     except Exception as error:  # the library raises nothing more precise
         raise RadllmError(f"tokenizer.json in {base.folder} is malformed: fetch the model again.") from error
     tokenizer.no_truncation()

@@ -60,7 +60,7 @@ def convert_gguf(path: Path, folder: Path) -> None:
     try:
         source = _Source(GGUFReader(path))
         (folder / "config.json").write_text(json.dumps(source.config(), indent=1) + "\n", encoding="utf-8")
-        source.tokenizer().save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer.json").write_text(_as_text(source.tokenizer()), encoding="utf-8")
         settings = json.dumps(source.tokenizer_config(), indent=1) + "\n"
         (folder / "tokenizer_config.json").write_text(settings, encoding="utf-8")
         save_file(dict(source.tensors()), folder / "model.safetensors", metadata={"format": "pt"})
@@ -157,6 +157,17 @@ class _Source:
         found["pad"] = self._token("padding")
         named = {f"{name}_token": tokens[number] for name, number in found.items() if number is not None}
         return {"tokenizer_class": "PreTrainedTokenizerFast", **named}
+
+
+def _as_text(tokenizer: Tokenizer) -> str:
+    """Its ``tokenizer.json``, with each merge as one text and not as a list of two.
+
+    Both forms are the library's own. It reads this one in three quarters of the time, and while it reads, no other
+    thread of Python goes on: Slicer's windows stand still.
+    """
+    content = json.loads(tokenizer.to_str())
+    content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
 def _name(gguf_name: str) -> str:
