@@ -117,12 +117,16 @@ def table(comparisons: Sequence[Comparison]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in comparisons:
-        usual, ours = (f"{statistics.median(values):.3g} {one.unit}" for values in (one.usual_values, one.values))
+        usual, ours = (f"{_digits(statistics.median(values))} {one.unit}" for values in (one.usual_values, one.values))
         aim = "" if one.wanted is None else f"{one.wanted:.3g} ({'reached' if one.is_reached else 'not reached'})"
         spread = f"**{one.ratio:.3g}** ({min(one.ratios):.3g} to {max(one.ratios):.3g})"
         lines.append(f"| {' | '.join((one.subject, one.case, one.usual, usual, ours, spread, aim))} |")
     notes = [f"- {one.subject}, {one.case}: {said}" for one in comparisons if (said := _said(one))]
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def _said(one: Comparison) -> str:

@@ -51,8 +51,9 @@ def test_values_are_numbers():
 
 
 def test_memory_has_its_own_unit_and_the_load_stands_below():
-    text = table([measured(unit="MB", wanted=1 / 0.6, loads=(0.5, 2.25, 1.0))])
-    assert "| 6 MB | 1 MB | **4** (3 to 9) | 1.67 (reached) |" in text
+    values = {"usual_values": (4000.0, 6012.3, 9000.0), "values": (1000.0, 2000.0, 1000.0)}
+    text = table([measured(unit="MB", wanted=1 / 0.6, loads=(0.5, 2.25, 1.0), **values)])
+    assert "| 6012 MB | 1000 MB | **4** (3.01 to 9) | 1.67 (reached) |" in text
     assert text.endswith("- extraction, a mammogram: load average 0.5 to 2.2\n")
 
 
