@@ -149,9 +149,9 @@ def test_the_report_says_what_the_prediction_says(written: str, request: pytest.
     prediction, group = prediction_of(lesion), group_of(report)
     measured = {item.name: item for item in group.get_measurements()}
     for name, value in VALUES.items():
-        item = measured.pop(hd.sr.CodedConcept.from_code(feature_code(name)))
+        item = measured.pop(hd.sr.CodedConcept(*feature_code(name)))
         assert item.value == value, name
-        assert item.unit == unit_of(name, lesion.spacing_known)
+        assert item.unit == hd.sr.CodedConcept(*unit_of(name, lesion.spacing_known))
     assert {item.name: (item.value, item.unit.value) for item in measured.values()} == {
         hd.sr.CodedConcept.from_code(PROBABILITY): (pytest.approx(100 * prediction.probability), "%"),
         hd.sr.CodedConcept.from_code(THRESHOLD): (45, "%"),

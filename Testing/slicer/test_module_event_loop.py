@@ -29,9 +29,8 @@ from Testing.support.nodules import ball
 pytestmark = pytest.mark.alone
 LONGEST = 0.1
 """Seconds."""
-ONCE = 0.2
-"""Seconds, once in a process: no thread goes on while the library ``tokenizers`` reads a tokenizer, which takes it 0.1
-to 0.13 seconds. Reading it in parts of our own halved that, and knew the inside of somebody else's file."""
+ONCE = 5
+"""Runs of what happens once in a process: no thread goes on while ``tokenizers`` reads a tokenizer, for 0.08 s."""
 
 
 def test_the_event_loop_is_never_blocked(panel: Any, self_contained_model: Path) -> None:
@@ -110,6 +109,6 @@ def test_not_even_while_slicer_s_python_loads_the_language_model(smollm2: object
         print(pause)
     """
     pauses: list[float] = []
-    while len(pauses) < 3 and min(pauses, default=ONCE) >= ONCE:
+    while len(pauses) < ONCE and min(pauses, default=LONGEST) >= LONGEST:
         pauses.append(float(python(code).splitlines()[-1]))
-    assert min(pauses) < ONCE, pauses
+    assert min(pauses) < LONGEST, pauses

@@ -21,6 +21,7 @@ from highdicom import seg, sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from radllm_backend import __version__
@@ -43,9 +44,9 @@ from radllm_backend.reports.dicom_sources import LesionFrames, SourceFiles, read
 SEGMENTATION, REPORT = "segmentation.dcm", "report.dcm"
 PROBABILITY = codes.DCM.ProbabilityOfCancer
 """In percent, 0 to 100, as PS3.16 TID 4005 has it."""
-CALL = private_code("call", "Call of the model")
-THRESHOLD = private_code("threshold", "Likely malignant from this probability on")
-CAUTION = private_code("caution", "Caution")
+CALL = Code(*private_code("call", "Call of the model"))
+THRESHOLD = Code(*private_code("threshold", "Likely malignant from this probability on"))
+CAUTION = Code(*private_code("caution", "Caution"))
 
 _MAKER, _MODEL_NAME = "RadiomicsLLM", "radllm-backend"
 _SEGMENTATION_TITLE = "RadiomicsLLM: the lesion as the model was given it"
@@ -189,7 +190,7 @@ def _measurements(
     extraction: Extraction,
 ) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
     """The one group of the report: the lesion, its features, what the model said of it, and its cautions."""
-    evaluations = [sr.QualitativeEvaluation(name=CALL, value=private_code(prediction.call))]
+    evaluations = [sr.QualitativeEvaluation(name=CALL, value=Code(*private_code(prediction.call)))]
     evaluations += [_finding(share) for share in prediction.descriptors if share.value]
     group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=identity,
@@ -246,7 +247,9 @@ def _observer() -> sr.ObserverContext:
 
 def _finding(share: DescriptorShare) -> sr.QualitativeEvaluation:
     """One of the radiologist's descriptors, as the model read it."""
-    return sr.QualitativeEvaluation(name=private_code(share.descriptor, share.name), value=private_code(share.value))
+    return sr.QualitativeEvaluation(
+        name=Code(*private_code(share.descriptor, share.name)), value=Code(*private_code(share.value))
+    )
 
 
 def _features(prediction: Prediction, extraction: Extraction) -> list[sr.Measurement]:
@@ -257,9 +260,9 @@ def _features(prediction: Prediction, extraction: Extraction) -> list[sr.Measure
     )
     return [
         sr.Measurement(
-            name=feature_code(share.feature),
+            name=Code(*feature_code(share.feature)),
             value=share.value,
-            unit=unit_of(share.feature, extraction.geometry.spacing_known),
+            unit=Code(*unit_of(share.feature, extraction.geometry.spacing_known)),
             algorithm_id=algorithm,
         )
         for share in prediction.features
@@ -268,7 +271,7 @@ def _features(prediction: Prediction, extraction: Extraction) -> list[sr.Measure
 
 def _probabilities(prediction: Prediction) -> list[sr.Measurement]:
     return [
-        sr.Measurement(name=name, value=100 * probability, unit=PERCENT)
+        sr.Measurement(name=name, value=100 * probability, unit=Code(*PERCENT))
         for name, probability in ((PROBABILITY, prediction.probability), (THRESHOLD, prediction.threshold))
     ]
 

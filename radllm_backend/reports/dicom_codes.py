@@ -14,10 +14,18 @@ since a code has at most 16 characters, the first 12 hexadecimal digits of the n
 from __future__ import annotations
 
 import hashlib
-
-from pydicom.sr.coding import Code
+from typing import NamedTuple
 
 from radllm_backend.features.names import split_name
+
+
+class CodedName(NamedTuple):
+    """As pydicom's ``Code``, which brings dictionaries that take 0.1 s to import: the panel needs none of them."""
+
+    value: str
+    scheme_designator: str
+    meaning: str
+
 
 PRIVATE_SCHEME = "99RADLLM"
 PRIVATE_SCHEME_NAME = "RadiomicsLLM: names, or the first 12 hexadecimal digits of their SHA-256"
@@ -25,10 +33,10 @@ _LONGEST_CODE = 16  # DICOM's SH
 _LONGEST_MEANING = 64  # DICOM's LO
 
 _SNOMED = {
-    "MajorAxisLength": Code("131187009", "SCT", "Major Axis"),
-    "MeshSurface": Code("42798000", "SCT", "Area"),
-    "MinorAxisLength": Code("131188004", "SCT", "Minor Axis"),
-    "Perimeter": Code("131191004", "SCT", "Perimeter"),
+    "MajorAxisLength": CodedName("131187009", "SCT", "Major Axis"),
+    "MeshSurface": CodedName("42798000", "SCT", "Area"),
+    "MinorAxisLength": CodedName("131188004", "SCT", "Minor Axis"),
+    "Perimeter": CodedName("131191004", "SCT", "Perimeter"),
 }
 """Of the 2D shape."""
 
@@ -147,14 +155,14 @@ IBSI: dict[str, dict[str, tuple[str, str]]] = {
 }
 """By PyRadiomics' family and name: IBSI's code and its meaning."""
 
-NO_UNITS = Code("1", "UCUM", "no units")
-PERCENT = Code("%", "UCUM", "Percent")
-_PIXELS = Code("{pixels}", "UCUM", "pixels")
-_PER_MM = Code("/mm", "UCUM", "per millimeter")
+NO_UNITS = CodedName("1", "UCUM", "no units")
+PERCENT = CodedName("%", "UCUM", "Percent")
+_PIXELS = CodedName("{pixels}", "UCUM", "pixels")
+_PER_MM = CodedName("/mm", "UCUM", "per millimeter")
 _MM, _MM2, _MM3 = (
-    Code("mm", "UCUM", "millimeter"),
-    Code("mm2", "UCUM", "square millimeter"),
-    Code("mm3", "UCUM", "cubic millimeter"),
+    CodedName("mm", "UCUM", "millimeter"),
+    CodedName("mm2", "UCUM", "square millimeter"),
+    CodedName("mm3", "UCUM", "cubic millimeter"),
 )
 _AREAS = ("MeshSurface", "PixelSurface", "SurfaceArea")
 _VOLUMES = ("MeshVolume", "VoxelVolume")
@@ -162,7 +170,7 @@ _RATIOS = ("PerimeterSurfaceRatio", "SurfaceVolumeRatio")
 _LENGTH_WORDS = ("Length", "Diameter", "Perimeter")
 
 
-def feature_code(feature: str) -> Code:
+def feature_code(feature: str) -> CodedName:
     """The coded name of a PyRadiomics feature: public where the definition is the same, else this project's own.
 
     Raises RadllmError for a name outside the canonical table.
@@ -175,18 +183,18 @@ def feature_code(feature: str) -> Code:
     if name not in IBSI[family]:
         return private_code(feature)
     code, meaning = IBSI[family][name]
-    return Code(code, "IBSI", meaning)
+    return CodedName(code, "IBSI", meaning)
 
 
-def private_code(name: str, meaning: str | None = None) -> Code:
+def private_code(name: str, meaning: str | None = None) -> CodedName:
     """A code of this project's own; ``meaning`` is what people read, the name where it is not given."""
     digest = hashlib.sha256(name.encode()).hexdigest()[:12]
     words = meaning or name
     shortened = words if len(words) <= _LONGEST_MEANING else words[: _LONGEST_MEANING - 3] + "..."
-    return Code(name if len(name) <= _LONGEST_CODE else digest, PRIVATE_SCHEME, shortened)
+    return CodedName(name if len(name) <= _LONGEST_CODE else digest, PRIVATE_SCHEME, shortened)
 
 
-def unit_of(feature: str, spacing_known: bool) -> Code:
+def unit_of(feature: str, spacing_known: bool) -> CodedName:
     """The unit of a feature's value; of a picture without a pixel size, lengths and areas are in pixels.
 
     Grey values count as numbers without a unit: a model may read them normalised or of a filtered image.
