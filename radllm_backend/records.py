@@ -10,6 +10,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MODEL_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+ModelName = Annotated[str, Field(pattern=f"^{MODEL_NAME}$")]
+"""The name of the folder that a model was written to."""
 SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MODALITIES = ("MG", "US", "CT", "MR")
 """The DICOM modality codes that a model can be trained for."""

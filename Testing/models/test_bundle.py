@@ -11,9 +11,11 @@ import pytest
 from pydantic import ValidationError
 
 from radllm_backend.errors import RadllmError
+from radllm_backend.features.extraction import extract
 from radllm_backend.models.bundle import ADAPTER, CARD, ModelCard, find_bundle, read_bundle, refuse_name, write_bundle
 from radllm_backend.models.reference import NEIGHBOURS
 from radllm_backend.models.shipped import shipped_models
+from Testing.support.report_cases import box_lesion
 
 
 @pytest.fixture
@@ -100,13 +102,20 @@ def test_a_missing_file_is_named(copy):
         ({"auto_map": {}}, "malformed \\(auto_map\\)"),
         ({"files": {"../adapter.safetensors": "0" * 64}}, "unlisted file|lacks"),
         ({"files": {}}, "unlisted file"),
-        ({"settings": {"imageType": {"Evil": {}}}}, "PyRadiomics refuses"),
     ],
 )
 def test_a_changed_card_is_refused(copy, changes, sentence):
     change(copy, **changes)
     with pytest.raises(RadllmError, match=sentence):
         read_bundle(copy)
+
+
+def test_settings_in_the_card_that_pyradiomics_refuses_measure_nothing(copy):
+    pytest.importorskip("radiomics")
+    change(copy, settings={"imageType": {"Evil": {}}})
+    settings = read_bundle(copy).card.extraction_settings()
+    with pytest.raises(RadllmError, match="PyRadiomics refuses"):
+        extract(box_lesion(), settings)
 
 
 def test_a_feature_name_in_the_card_cannot_smuggle_text_into_the_prompt(copy):

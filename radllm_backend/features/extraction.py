@@ -64,7 +64,10 @@ class Settings:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], name: str = "custom") -> Settings:
-        """Settings from the content of a parameter file; RadllmError where a part of it is unknown."""
+        """Settings from the content of a parameter file; RadllmError where a part of it is unknown.
+
+        What PyRadiomics itself refuses, it refuses when it is to measure: a server only reads, and need not import it.
+        """
         unknown = set(data) - {"radllm", "imageType", "featureClass", "setting"}
         if unknown:
             raise RadllmError(
@@ -89,8 +92,6 @@ class Settings:
             raise RadllmError(
                 f"The settings '{self.name}' name the intensity '{self.intensity}': use {' or '.join(_INTENSITIES)}."
             )
-        if find_spec("radiomics"):  # a server, which never extracts, need not have it
-            _extractor(self._canonical_parameters(), 2)
 
     def _canonical_parameters(self) -> str:
         return json.dumps(self.parameters, sort_keys=True)
@@ -118,7 +119,10 @@ def load_settings(name_or_path: str | Path) -> Settings:
         raise RadllmError(f"The settings file {path.name} is not valid YAML: mend it or use a preset.") from error
     if not isinstance(data, dict):
         raise RadllmError(f"The settings file {path.name} holds no settings: it needs imageType and featureClass.")
-    return Settings.from_dict(data, name)
+    settings = Settings.from_dict(data, name)
+    if find_spec("radiomics"):
+        _extractor(settings._canonical_parameters(), 2)  # refuses now what it would refuse at the first lesion
+    return settings
 
 
 def extract(lesion: Lesion, settings: Settings | str | Path, *, features: Collection[str] | None = None) -> Features:

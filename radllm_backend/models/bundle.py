@@ -12,7 +12,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -32,7 +32,7 @@ from radllm_backend.models.conformal import ConformalReference
 from radllm_backend.models.heads import HeadReference
 from radllm_backend.models.reference import NEIGHBOURS, ClassQuantiles, Spread
 from radllm_backend.models.shipped import CARD, SHIPPED, shipped_models
-from radllm_backend.records import SHA256, CalibrationBin, Estimate, Record
+from radllm_backend.records import MODEL_NAME, SHA256, CalibrationBin, Estimate, ModelName, Record
 
 BUNDLE_VERSION: Final = 4
 READABLE_VERSIONS = (1, 2, 3, BUNDLE_VERSION)
@@ -159,11 +159,6 @@ class TrainingSummary(Record):
     epochs: int
     versions: dict[str, str]
     hardware: str
-
-
-_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-ModelName = Annotated[str, Field(pattern=f"^{_NAME}$")]
-"""The name of the folder that a model was written to; see `refuse_name`."""
 
 
 class ModelCard(Record):
@@ -314,7 +309,7 @@ def write_bundle(folder: Path, card: ModelCard, files: dict[str, bytes]) -> Bund
 
 def refuse_name(folder: Path) -> None:
     """RadllmError where the folder's name, which a model gets, is none that cards, servers and addresses take."""
-    if not re.fullmatch(_NAME, folder.name):
+    if not re.fullmatch(MODEL_NAME, folder.name):
         raise RadllmError(
             f"A model cannot be named '{folder.name}', as its folder would be: name the folder with at most 64 of the "
             "letters A to Z and a to z, digits, dots, hyphens and underscores, a letter or a digit first."

@@ -17,10 +17,9 @@ from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import VOCABULARIES, canonical
 from radllm_backend.features.names import split_name
 from radllm_backend.language.prompt import Pooling
-from radllm_backend.models.bundle import ModelName
 from radllm_backend.models.conformal import DEFAULT_CONFIDENCE, HIGHEST_CONFIDENCE, LOWEST_CONFIDENCE
 from radllm_backend.models.prediction import ModelIdentity, Prediction
-from radllm_backend.records import SHA256, Extraction, Features, Geometry, Record
+from radllm_backend.records import SHA256, Extraction, Features, Geometry, ModelName, Record
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
