@@ -15,7 +15,8 @@ import SimpleITK as sitk
 from threadpoolctl import threadpool_limits
 
 from benchmarks.comparison import Comparison, Tell, compare
-from radllm_backend.features.extraction import Settings, extract, measure
+from radllm_backend.features.extraction import extract, measure
+from radllm_backend.features.extraction_settings import Settings
 from radllm_backend.imaging.lesion import Lesion
 from radllm_backend.models.shipped import CARD, SHIPPED
 

@@ -20,7 +20,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from radllm_backend.errors import RadllmError
-    from radllm_backend.features.extraction import Settings, extract, load_settings
+    from radllm_backend.features.extraction import extract, load_settings
+    from radllm_backend.features.extraction_settings import Settings
     from radllm_backend.features.table import read_table
     from radllm_backend.imaging.lesion import Lesion
     from radllm_backend.learning.build import train
@@ -54,7 +55,7 @@ _HOMES = {
     "Model": "models.model",
     "Prediction": "models.prediction",
     "RadllmError": "errors",
-    "Settings": "features.extraction",
+    "Settings": "features.extraction_settings",
     "evaluate": "reports.evaluate",
     "extract": "features.extraction",
     "load_settings": "features.extraction",

@@ -12,7 +12,8 @@ pytest.importorskip("radiomics")
 
 from radllm_backend import Lesion, RadllmError, extract
 from radllm_backend.features import elsewhere
-from radllm_backend.features.extraction import Settings, load_settings
+from radllm_backend.features.extraction import load_settings
+from radllm_backend.features.extraction_settings import Settings
 from Testing.support.nodules import ball
 
 TYPES = (np.int16, np.uint16, np.float32, np.float64)

@@ -13,7 +13,8 @@ import yaml
 
 from radllm_backend.datasets.phantoms import make_phantom
 from radllm_backend.errors import RadllmError
-from radllm_backend.features.extraction import Settings, extract, load_settings, preset_names
+from radllm_backend.features.extraction import extract, load_settings, preset_names
+from radllm_backend.features.extraction_settings import Settings
 from radllm_backend.imaging.lesion import Lesion
 
 pytest.importorskip("radiomics")

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 pytest.importorskip("radiomics")
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.features.extraction import Settings, extract, load_settings, measure
+from radllm_backend.features.extraction import extract, load_settings, measure
+from radllm_backend.features.extraction_settings import Settings
 from radllm_backend.imaging.lesion import Lesion
 from Testing.features.generated_cases import cases
 from Testing.support.whole_images import lesion_of, some_settings, whole

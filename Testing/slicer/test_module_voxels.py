@@ -10,7 +10,8 @@ import pytest
 import vtk
 
 from radllm_backend import RadllmError
-from radllm_backend.features.extraction import Settings, measure
+from radllm_backend.features.extraction import measure
+from radllm_backend.features.extraction_settings import Settings
 from radllm_backend.imaging.lesion import Lesion
 from Testing.slicer.module_scene import add_segmentation, rotated, slicer
 from Testing.support.nodules import ball

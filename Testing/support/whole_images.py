@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
-from radllm_backend.features.extraction import Settings
+from radllm_backend.features.extraction_settings import Settings
 from radllm_backend.imaging.lesion import Lesion
 
 TEXTURES = ("firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")

@@ -8,7 +8,7 @@ from pathlib import Path
 from radllm_backend import __version__
 from radllm_backend.batch.candidates import Found
 from radllm_backend.batch.results import BINS, Overview, Results
-from radllm_backend.features.extraction import Settings
+from radllm_backend.features.extraction_settings import Settings
 from radllm_backend.files import write_atomically
 from radllm_backend.models.prediction import RESEARCH_USE_ONLY, ModelIdentity, percent
 from radllm_backend.reports._page import page_template

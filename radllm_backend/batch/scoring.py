@@ -18,7 +18,7 @@ from radllm_backend.reports.files import write_reports
 from radllm_backend.server.client import ServerError
 
 if TYPE_CHECKING:
-    from radllm_backend.features.extraction import Settings
+    from radllm_backend.features.extraction_settings import Settings
     from radllm_backend.models.bundle import ModelCard
 
 LESIONS = "lesions"

@@ -14,7 +14,8 @@ from pathlib import Path
 from radllm_backend import __version__
 from radllm_backend.batch.candidates import Candidate
 from radllm_backend.errors import RadllmError
-from radllm_backend.features.extraction import Settings, extract
+from radllm_backend.features.extraction import extract
+from radllm_backend.features.extraction_settings import Settings
 from radllm_backend.imaging.lesion import Lesion
 from radllm_backend.records import Features, KeyImage, Record
 

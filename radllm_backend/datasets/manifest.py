@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from radllm_backend import __version__
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import PREFIX, canonical
-from radllm_backend.features.extraction import Settings, extract
+from radllm_backend.features.extraction import extract
+from radllm_backend.features.extraction_settings import Settings
 from radllm_backend.features.names import is_canonical
 from radllm_backend.features.table import EXTRACTION, LESION, FeatureTable, read_rows
 from radllm_backend.files import write_atomically

@@ -14,7 +14,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.features.extraction import Settings, extract
+from radllm_backend.features.extraction import extract
+from radllm_backend.features.extraction_settings import Settings
 from radllm_backend.imaging.lesion import Lesion
 from radllm_backend.records import Features
 

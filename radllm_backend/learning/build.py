@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.cohort import Lesions, split_by_patient
-from radllm_backend.features.extraction import Settings, load_settings
+from radllm_backend.features.extraction import load_settings
+from radllm_backend.features.extraction_settings import Settings
 from radllm_backend.features.selection import usable_columns
 from radllm_backend.features.table import FeatureTable, modality_of
 from radllm_backend.language import distributed

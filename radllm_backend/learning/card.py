@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.cohort import Lesions
-from radllm_backend.features.extraction import Settings
+from radllm_backend.features.extraction_settings import Settings
 from radllm_backend.files import read_json
 from radllm_backend.language.prompt import QUANTILES, TEMPLATE_VERSION
 from radllm_backend.language.prompt_writer import PromptWriter

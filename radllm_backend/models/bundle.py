@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from radllm_backend.errors import RadllmError
-from radllm_backend.features.extraction import Settings
+from radllm_backend.features.extraction_settings import Settings
 from radllm_backend.files import (
     CODE_SUFFIXES,
     PICKLE_SUFFIXES,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from radllm_backend import __version__
 from radllm_backend.errors import RadllmError
 from radllm_backend.features.descriptors import canonical, descriptor_name, indicators
-from radllm_backend.features.extraction import Settings
+from radllm_backend.features.extraction_settings import Settings
 from radllm_backend.features.names import display_name
 from radllm_backend.language.base_models import locate
 from radllm_backend.language.prompt import Pooling, Readout

@@ -27,7 +27,7 @@ from radllm_backend.server import protocol
 from radllm_backend.server.connection import Address
 
 if TYPE_CHECKING:
-    from radllm_backend.features.extraction import Settings
+    from radllm_backend.features.extraction_settings import Settings
 
 Answer = TypeVar("Answer", bound=BaseModel)
 _OfOne = TypeVar("_OfOne")
@@ -274,7 +274,7 @@ class RemoteModel:
     @property
     def settings(self) -> Settings:
         """How a lesion's features have to be extracted, here; RadllmError for a model that reads descriptors only."""
-        from radllm_backend.features.extraction import Settings
+        from radllm_backend.features.extraction_settings import Settings
 
         if self.served.settings is None or self.served.settings_name is None:
             raise RadllmError(f"The model {self.name} reads descriptors and no features of an image.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from radllm_backend import Features, Prediction
-    from radllm_backend.features.extraction import Settings
+    from radllm_backend.features.extraction_settings import Settings
 
 
 class ServedModel(Protocol):

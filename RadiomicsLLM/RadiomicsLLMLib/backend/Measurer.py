@@ -18,7 +18,7 @@ from .Requirements import isMissing
 
 if TYPE_CHECKING:
     from radllm_backend import Features, Lesion
-    from radllm_backend.features.extraction import Settings
+    from radllm_backend.features.extraction_settings import Settings
 
 _SERVE = "from radllm_backend.features.elsewhere import serve; serve()"
 

@@ -17,7 +17,7 @@ from .SegmentResult import SegmentResult
 
 if TYPE_CHECKING:
     from radllm_backend import Features, Lesion, Prediction
-    from radllm_backend.features.extraction import Settings
+    from radllm_backend.features.extraction_settings import Settings
 
     from ..backend.Backend import Backend, ServedModel
 
