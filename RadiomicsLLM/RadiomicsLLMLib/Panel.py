@@ -304,12 +304,15 @@ class Panel(VTKObservationMixin):
         return (yield from steps)
 
     def _show(self, source: SegmentedVolume, results: list[SegmentResult]) -> None:
-        if source.isInScene():
-            self.results.show(results)
-        else:
+        if not source.isInScene():
             self._say(
                 _("The volume or the segmentation was removed meanwhile: there is nothing to show the results on.")
             )
+        elif (self._volumeNode, self._segmentationNode) != (source.volumeNode, source.segmentationNode):
+            sentence = _("Other lesions were chosen meanwhile: the results of “{segmentation}” are kept with it.")
+            self._say(sentence.format(segmentation=source.segmentationNode.GetName()))
+        else:
+            self.results.show(results)
 
     def _onConnect(self, *_arguments: object) -> None:
         backend = self.logic.backends[REMOTE]

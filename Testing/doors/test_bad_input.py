@@ -162,6 +162,12 @@ CASES = {
     "binary table": ("predict MODEL IN/binary.csv --base-model BASE -o OUT", "binary.csv"),
     "broken provenance": ("predict MODEL IN/broken-provenance.csv --base-model BASE -o OUT", "line 2"),
     "output is a folder": ("predict MODEL IN/table.csv --base-model BASE -o IN/empty-folder", "is a folder"),
+    "output is the table": ("predict MODEL IN/table.csv --base-model BASE -o IN/table.csv", "what is to be read"),
+    "output is the image": ("extract IN/image.png IN/mask.png --settings mammography -o IN/image.png", "to be read"),
+    "output is the manifest": (
+        "extract --manifest IN/manifest.csv --settings mammography -o IN/manifest.csv",
+        "what is to be read",
+    ),
     "one class": (train("one-class.csv"), "both classes"),
     "other label": (train("other-label.csv"), "perhaps"),
     "no target column": ("train IN/table.csv --target truth --group patient --base-model BASE -o OUT", "truth"),
@@ -219,6 +225,15 @@ def test_a_failed_training_leaves_no_model_and_no_work_without_a_result(spoiled,
     radllm(*["train"], spoiled / "few.csv", "--target", "label", "--group", "patient",
            "--base-model", tiny_base, "-o", tmp_path / "model")  # fmt: skip
     assert not (tmp_path / "model").exists()
+
+
+def test_ctrl_c_is_one_sentence(monkeypatch):
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("radllm_backend.cli.doctor.examine", stopped)
+    finished = radllm("doctor")
+    assert (finished.code, finished.output, finished.error) == (130, "", "radllm: Stopped.\n")
 
 
 def test_there_are_more_than_thirty():

@@ -241,6 +241,8 @@ def test_damage_is_found_and_pulling_mends_it(fresh_cache: Path, wheelhouse: Pat
     for spoil, reason in (
         (lambda: weights.write_bytes(weights.read_bytes()[:-1]), "model.safetensors of base model tiny is missing or"),
         ((base.folder / "tokenizer.json").unlink, "tokenizer.json of base model tiny is missing"),
+        (lambda: flip_last_byte(base.folder / "tokenizer.json"), "tokenizer.json of base model tiny was changed or"),
+        (lambda: flip_last_byte(base.folder / "config.json"), "config.json of base model tiny was changed or damaged"),
         ((base.folder / "base.json").unlink, "Base model tiny in the cache is damaged"),
         ((base.folder / "modeling.py").touch, "holds code"),
     ):

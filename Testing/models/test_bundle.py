@@ -142,6 +142,24 @@ def test_layers_that_cannot_be_read_are_refused(copy, layers):
         read_bundle(copy)
 
 
+@pytest.mark.parametrize("layers", [True, "2", 2.5])
+def test_layers_are_a_number(copy, layers):
+    change(copy, layers=layers)
+    with pytest.raises(RadllmError, match="malformed \\(layers\\)"):
+        read_bundle(copy)
+
+
+def test_layers_belong_to_the_cards_version(copy):
+    """All layers instead of a few would give other probabilities, and no word of it."""
+    card = json.loads((copy / CARD).read_text())
+    (copy / CARD).write_text(json.dumps({name: value for name, value in card.items() if name != "layers"}))
+    with pytest.raises(RadllmError, match="malformed \\(layers\\)"):
+        read_bundle(copy)
+    (copy / CARD).write_text(json.dumps({**card, "schema_version": 3, "layers": 1}))
+    with pytest.raises(RadllmError, match="malformed \\(an "):
+        read_bundle(copy)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"schema_version": 1}', '{"schema_version": NaN}'])
 def test_a_broken_card_is_refused(copy, text):
     (copy / CARD).write_text(text)

@@ -163,7 +163,7 @@ def test_no_lesions_have_no_scores():
 def test_a_head_comes_back_as_it_was(kind, tmp_path):
     head = HEADS[kind]()
     reference = HeadReference.model_validate_json(kept(head, tmp_path).model_dump_json())
-    back = read_head(reference, tmp_path, 4)
+    back = read_head(reference, tmp_path, 4, COLUMNS)
     assert type(back) is type(head)
     assert readout_of(back, 4) == readout_of(head, 4)
     assert np.array_equal(back.logits(DESIGN, EMBEDDINGS), head.logits(DESIGN, EMBEDDINGS))
@@ -215,7 +215,7 @@ def test_a_card_with_another_share_is_malformed(weight):
 
 def refusal(reference: HeadReference, folder: Path) -> str:
     with pytest.raises(RadllmError) as caught:
-        read_head(reference, folder, 4)
+        read_head(reference, folder, 4, COLUMNS)
     return str(caught.value)
 
 
@@ -254,5 +254,12 @@ def test_an_estimator_with_anything_but_known_classes_is_refused(tmp_path):
 
 def test_trees_are_known_classes(tmp_path):
     head = with_estimator(RandomForestClassifier, n_estimators=2, random_state=0)
-    back = read_head(kept(head, tmp_path), tmp_path, 4)
+    back = read_head(kept(head, tmp_path), tmp_path, 4, COLUMNS)
     assert np.array_equal(back.logits(DESIGN, EMBEDDINGS), head.logits(DESIGN, EMBEDDINGS))
+
+
+@pytest.mark.parametrize("head", [linear(), mean_of_two()])
+@pytest.mark.parametrize("columns", [COLUMNS - 1, COLUMNS + 1])
+def test_a_card_with_other_features_than_the_head_is_refused(head, columns, tmp_path):
+    with pytest.raises(RadllmError, match=r"fusion.safetensors does not fit its model card"):
+        read_head(kept(head, tmp_path), tmp_path, 4, columns)

@@ -261,6 +261,22 @@ def test_a_volume_that_goes_during_the_run_costs_nothing_but_the_result(one: Any
     assert slicer.mrmlScene.IsNodePresent(segmentation)
 
 
+def test_other_lesions_that_are_chosen_during_the_run_do_not_get_its_results(one: Any) -> None:
+    """As the menu of another segmentation chooses them, and a batch's table."""
+    volume, other = add_volume(), add_volume()
+    segmentation, later = add_segmentation(volume), add_segmentation(other)
+    one.panel.choose(volume, segmentation)
+    begin(one)
+    wait_until(lambda: one.ui.statusLabel.text.startswith("Measuring"))
+    one.panel.choose(other, later)
+    finish(one)
+    assert shown(one) == []
+    name = segmentation.GetName()
+    assert one.ui.statusLabel.text == f"Other lesions were chosen meanwhile: the results of “{name}” are kept with it."
+    one.panel.choose(volume, segmentation)
+    assert len(shown(one)) == 2
+
+
 def test_a_scene_that_closes_during_the_run_ends_it(one: Any) -> None:
     add_segmentation(add_volume())
     begin(one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -278,7 +279,7 @@ def _end(summary: Summary, output: Path, quiet: bool, json_lines: bool) -> None:
             f"{counted(summary.lesions, 'lesion')} kept: the same command goes on.",
             err=True,
         )
-        raise typer.Exit(130)
+        sys.exit(130)  # nothing more is to be said
     if summary.incomplete and not json_lines:
         typer.echo(
             f"radllm: {summary.incomplete} of the lesions kept from before have none of the reports or reasons asked "

@@ -194,7 +194,7 @@ def extract_command(
     from radllm_backend.imaging.lesion import Lesion
 
     chosen = load_settings(settings)
-    check_output_file(output)
+    check_output_file(output, image, mask, manifest)
     if manifest is not None:
         if image is not None:
             raise RadllmError("An image and a manifest were given: give one of them.")

@@ -30,6 +30,7 @@ cli_batch.register(app)
 cli_reproduce.register(app)
 cli_server.register(app)
 
+_INTERRUPTED = 130
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Of the click that typer is built on, its own copy or the package."""
 
@@ -44,13 +45,15 @@ def main() -> None:
         what = getattr(error, "format_message", error.__str__)()
         _fail(f"{what.rstrip('.?')}: see radllm --help.", 2)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("Stopped.", 130)
+        _fail("Stopped.", _INTERRUPTED)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("radllm_backend"):
             raise
         _fail(f"The package {error.name} is not installed: see radllm doctor for what is missing and how to get it.", 1)
     except BrokenPipeError:
         sys.exit(141)
+    if code == _INTERRUPTED:  # typer makes a number of Ctrl-C
+        _fail("Stopped.", _INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -86,7 +89,7 @@ def predict(
     from radllm_backend.models.model import Model
     from radllm_backend.reports.table import prediction_rows
 
-    check_output_file(output)
+    check_output_file(output, table)
     check_confidence(confidence)
     chosen = Model.load(model, base_model)
     lesions = read_table(table)

@@ -23,10 +23,16 @@ def check_output_folder(folder: Path) -> None:
         raise RadllmError(f"The folder {folder.absolute().parent} does not exist: make it or give another output.")
 
 
-def check_output_file(file: Path) -> None:
-    """Before the work rather than after it."""
+def check_output_file(file: Path, *sources: Path | None) -> None:
+    """Before the work rather than after it.
+
+    Args:
+        sources: what the work reads, which must not be written over.
+    """
     if file.is_dir():
         raise RadllmError(f"The output {file} is a folder: give a file name.")
+    if any(source and source.exists() and file.exists() and file.samefile(source) for source in sources):
+        raise RadllmError(f"The output {file} is what is to be read: give another file name.")
     if not file.absolute().parent.is_dir():
         raise RadllmError(f"The folder {file.absolute().parent} does not exist: make it or give another output.")
 

@@ -101,7 +101,7 @@ def stay_offline() -> None:
 def locate(name_or_folder: str | Path) -> BaseModelFolder:
     """Find a base model on this computer: a catalogue or hub name in the cache, or a folder, used where it lies.
 
-    Quick: sizes and file headers are checked, not every byte; a folder is hashed in full the first time only.
+    Quick: of the weights, size and header are checked, not every byte; a folder is hashed in full the first time only.
 
     Raises:
         RadllmError: it is missing (with the command that fetches it), damaged, unsafe or not of the LLaMA family.
@@ -173,6 +173,9 @@ def _locate_cached(name: str) -> BaseModelFolder:
     for file, expected in stored.files.items():
         if not (folder / file).is_file() or (folder / file).stat().st_size != expected.size:
             raise RadllmError(f"{file} of base model {name} is missing or cut off: run `radllm models pull {name}`.")
+        # All but the weights is read in milliseconds, and a changed number in config.json changes every answer.
+        if not file.endswith(".safetensors") and sha256_of(folder / file) != expected.sha256:
+            raise RadllmError(f"{file} of base model {name} was changed or damaged: run `radllm models pull {name}`.")
     _refuse_unusable(folder)
     return BaseModelFolder(stored.name, folder, stored.sha256, stored.origin)
 

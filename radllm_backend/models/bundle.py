@@ -168,7 +168,7 @@ class ModelCard(Record):
     name: ModelName
     modality: Literal["MG", "US", "CT", "MR"]
     base: BaseReference
-    layers: int | None = Field(None, ge=1)
+    layers: int | None = Field(None, ge=1, strict=True)
     """How many of the base model's layers are read, from the first on; None for all of them."""
     method: str = Field("LoRA head", max_length=80)
     """What turns prompts into a score, in words."""
@@ -206,6 +206,8 @@ class ModelCard(Record):
             raise ValueError("neither an adapter nor a head")
         if self.adapter is not None and self.layers is not None:
             raise ValueError("an adapter, which belongs to all layers, and fewer layers")
+        if self.schema_version < BUNDLE_VERSION and self.layers is not None:
+            raise ValueError("an earlier version, which always reads all layers, and fewer layers")
         if bool(self.features) != (self.settings is not None and self.settings_name is not None):
             raise ValueError("features without their extraction settings, or settings without features")
         return self
@@ -273,6 +275,8 @@ def read_bundle(name_or_folder: str | Path) -> Bundle:
             f"The model {folder.name} has the schema version {str(content.get('schema_version'))[:20]} and this "
             f"radllm reads {' and '.join(map(str, READABLE_VERSIONS))}: update radllm, or train the model anew."
         )
+    if content["schema_version"] == BUNDLE_VERSION and "layers" not in content:  # all of them would be another model
+        raise RadllmError(f"The {CARD} of the model {folder.name} is malformed (layers): get the model anew.")
     card = _parse(content, folder)
     _check_files(folder, card)
     if card.template_version != TEMPLATE_VERSION:

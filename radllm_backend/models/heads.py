@@ -159,11 +159,12 @@ def head_file(head: Head) -> tuple[HeadReference, bytes]:
     return reference, save({**_tensors(head.language, "language."), **_tensors(head.classical, "classical.")})
 
 
-def read_head(reference: HeadReference, folder: Path, layers: int) -> Head:
+def read_head(reference: HeadReference, folder: Path, layers: int, columns: int) -> Head:
     """The head whose file lies in the folder of a bundle.
 
     Args:
         layers: how many of the base model's layers its hidden states are read from.
+        columns: how many the design has.
 
     Raises:
         RadllmError: the file does not fit the card, or holds anything but numbers and the classifiers it may hold.
@@ -172,7 +173,7 @@ def read_head(reference: HeadReference, folder: Path, layers: int) -> Head:
     try:
         if reference.file == ESTIMATOR:
             return EstimatorHead(reference.kind, readout, _read_estimator(path))
-        return _read_numbers(reference, path, readout)
+        return _read_numbers(reference, path, readout, columns)
     except (KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise RadllmError(f"The file {path.name} does not fit its model card: get the model anew.") from error
 
@@ -185,13 +186,15 @@ def _tensors(head: LinearHead, prefix: str) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _read_numbers(reference: HeadReference, path: Path, readout: Readout) -> LinearHead | WeightedMean:
+def _read_numbers(reference: HeadReference, path: Path, readout: Readout, columns: int) -> LinearHead | WeightedMean:
     from safetensors.numpy import load_file
 
     tensors = load_file(path)
 
     def linear(prefix: str) -> LinearHead:
         features, embedding, intercept = (tensors[prefix + name] for name in ("features", "embedding", "intercept"))
+        if features.shape != (columns,):
+            raise ValueError("other features and descriptors than the card's")
         return LinearHead(readout, features, embedding, float(intercept[0]))
 
     if reference.kind == _LINEAR:

@@ -212,7 +212,10 @@ class Model:
 
     @cached_property
     def _head(self) -> Head | None:
-        return read_head(self.card.head, self.folder, self._layers) if self.card.head else None
+        if self.card.head is None:
+            return None
+        nothing = LesionReading([0.0] * len(self.card.features), [""] * len(self.card.descriptors), "")
+        return read_head(self.card.head, self.folder, self._layers, self._design(nothing).shape[1])
 
     @property
     def _readout(self) -> Readout:
