@@ -254,9 +254,6 @@ class Panel(VTKObservationMixin):
         except RadllmError as error:
             self.ui.cardLabel.text = str(error)
 
-    def _say(self, sentence: str) -> None:
-        self.state.say(sentence)
-
     def _showSetup(self) -> None:
         self.ui.backendButton.collapsed = self.ui.setupSectionButton.collapsed = False
 
@@ -305,12 +302,12 @@ class Panel(VTKObservationMixin):
 
     def _show(self, source: SegmentedVolume, results: list[SegmentResult]) -> None:
         if not source.isInScene():
-            self._say(
+            self.state.say(
                 _("The volume or the segmentation was removed meanwhile: there is nothing to show the results on.")
             )
         elif (self._volumeNode, self._segmentationNode) != (source.volumeNode, source.segmentationNode):
             sentence = _("Other lesions were chosen meanwhile: the results of “{segmentation}” are kept with it.")
-            self._say(sentence.format(segmentation=source.segmentationNode.GetName()))
+            self.state.say(sentence.format(segmentation=source.segmentationNode.GetName()))
         else:
             self.results.show(results)
 
@@ -325,7 +322,7 @@ class Panel(VTKObservationMixin):
         self._begin(asked, lambda _names: self.refresh(), _("the server was not asked"))
 
     def _beginExport(self, steps: Steps[str], undone: str) -> None:
-        self._begin(steps, self._say, undone)
+        self._begin(steps, self.state.say, undone)
 
     def _begin(self, steps: Steps[Result], show: Callable[[Result], None], undone: str) -> None:
         def finished(answer: Result | None, error: BaseException | None) -> None:
@@ -337,7 +334,7 @@ class Panel(VTKObservationMixin):
             elif error is not None:
                 self._sayError(error)
             else:
-                self._say(self._whyCancelled)
+                self.state.say(self._whyCancelled)
 
         self._undone = undone
         self._run = BackgroundRun(steps, told=self._tell, finished=finished)
@@ -352,12 +349,12 @@ class Panel(VTKObservationMixin):
             self.logic.measurer.cancel()
             self.backends.current().cancel()
             self.ui.classifyButton.enabled = False
-            self._say(_("Cancelling…"))
+            self.state.say(_("Cancelling…"))
 
     def _tell(self, sentence: str, fraction: float) -> None:
         self.ui.progressBar.value = round(100 * fraction)
         if self.ui.classifyButton.enabled:
-            self._say(sentence + "…")
+            self.state.say(sentence + "…")
 
     def _sayError(self, error: BaseException) -> None:
         from radllm_backend import RadllmError
@@ -366,7 +363,7 @@ class Panel(VTKObservationMixin):
         if not isinstance(error, RadllmError):
             logging.error("RadiomicsLLM could not finish.", exc_info=error)
             sentence = _("Unexpected: {error}. Please report it with Slicer's error log.")
-        self._say(sentence.format(error=error))
+        self.state.say(sentence.format(error=error))
 
     def _showRunning(self, running: bool) -> None:
         ui = self.ui

@@ -118,6 +118,7 @@ def train(table: str, more: str = "--folds 2") -> str:
 
 CASES = {
     "missing image": (classify("nowhere.png"), "nowhere.png"),
+    "a descriptor that is not read": (classify(more="--descriptor mass_shape=oval"), "does not read mass_shape"),
     "missing mask": (classify(mask="nowhere.png"), "nowhere.png"),
     "text as image": (classify("text.png"), "text.png"),
     "cut image": (classify("cut.png"), "cut.png"),

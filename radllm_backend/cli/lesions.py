@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from radllm_backend.errors import RadllmError, counted
 
 if TYPE_CHECKING:
     from radllm_backend.imaging.lesion import Lesion
+    from radllm_backend.models.bundle import ModelCard
     from radllm_backend.models.prediction import Prediction
     from radllm_backend.reports.dicom_sources import SourceFiles
 
@@ -79,6 +81,7 @@ def classify(
     descriptors = parse_descriptors(descriptor or [])
     source = _dicom_source(image, series) if dicom else None
     chosen = Model.load(model, base_model)
+    _refuse_unread(descriptors, chosen.card)
     reading = _reading(spacing, modality, resample, series)
     picture = source.image if source else image
     if every:
@@ -137,9 +140,19 @@ def describe(
     check_confidence(confidence)
     features = Features(values={}, descriptors=parse_descriptors(descriptors))
     chosen = Model.load(model, base_model)
+    _refuse_unread(features.descriptors, chosen.card)
     prediction = chosen.predict(features, confidence=confidence)
     write_reports(output, prediction, features, card=chosen.card)
     show_prediction(prediction, output / "report.html")
+
+
+def _refuse_unread(descriptors: Iterable[str], card: ModelCard) -> None:
+    """RadllmError for a descriptor that the model does not read: nobody would see that it changes nothing."""
+    read = [row.descriptor for row in card.descriptors]
+    for name in descriptors:
+        if name not in read:
+            known = f"it reads {', '.join(read)}" if read else "it reads no descriptors"
+            raise RadllmError(f"The model {card.name} does not read {name}: leave it out; {known}.")
 
 
 def verify_prediction(
