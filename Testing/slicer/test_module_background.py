@@ -168,8 +168,7 @@ def test_while_a_lesion_is_classified_the_main_thread_imports_nothing_of_the_pac
         builtins.__import__ = imported
         begin(panel)
         found.clear()
-        while panel.panel.isRunning:
-            slicer.app.processEvents()
+        finish(panel)
         builtins.__import__ = real
         assert len(probabilities()) == 2
         print(sorted(name for name in found if name.split(".")[0] in ("radllm_backend", "pydicom", "scipy")))
