@@ -119,7 +119,7 @@ def test_threads_compare_once_together(flat, executions):
 def test_the_presets_fit_this_pyradiomics(preset):
     settings = extraction.load_settings(preset)
     dimension = settings.dimension or 2
-    assert agreement.agrees(extraction._extractor(settings._canonical_parameters(), dimension), dimension)
+    assert agreement.agrees(extraction._extractor(settings.canonical_parameters(), dimension), dimension)
 
 
 @pytest.mark.parametrize("image_type", [*pyradiomics._ONE_IMAGE, "Wavelet", "LoG", "LBP3D"])

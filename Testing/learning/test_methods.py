@@ -263,7 +263,7 @@ def test_a_term_that_no_training_lesion_had_is_a_caution(descriptor_model, tiny_
         (["mass_shape=nice"], "cannot be 'nice'"),
         (["colour=red"], "no descriptor 'colour'"),
         (["mass_shape=oval", "mass_shape=round"], "given twice"),
-        (["halo=yes"], "reads descriptors and this lesion has none"),
+        (["halo=yes"], "does not read halo: leave it out; it reads mass_shape, breast_density"),
     ],
 )
 def test_bad_descriptors_end_with_one_sentence(descriptor_model, tiny_base, tmp_path, words, sentence):
