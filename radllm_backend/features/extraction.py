@@ -11,7 +11,7 @@ from functools import lru_cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ from radllm_backend.records import Extraction, Features
 
 _PRESET_FOLDER = Path(__file__).parent / "settings"
 _BUILDING = Lock()
+_MEASURING = RLock()
+"""Threads take turns. SimpleITK moves the voxels of an image that two of them use, and one would read freed memory."""
 
 
 def preset_names() -> list[str]:
@@ -72,18 +74,19 @@ def extract(lesion: Lesion, settings: Settings | str | Path, *, features: Collec
             PyRadiomics refuses the lesion.
     """
     chosen = settings if isinstance(settings, Settings) else load_settings(settings)
-    return Features(
-        values=measure(lesion, chosen, features=features),
-        extraction=Extraction(
-            preset=chosen.name,
-            settings_sha256=chosen.sha256,
-            versions=_versions(agreement.agrees(*_extractor_of(chosen, lesion))),
-            modality=lesion.modality,
-            geometry=lesion.geometry,
-            image_sha256=lesion.image_sha256,
-            mask_sha256=lesion.mask_sha256,
-        ),
-    )
+    with _MEASURING:
+        return Features(
+            values=measure(lesion, chosen, features=features),
+            extraction=Extraction(
+                preset=chosen.name,
+                settings_sha256=chosen.sha256,
+                versions=_versions(agreement.agrees(*_extractor_of(chosen, lesion))),
+                modality=lesion.modality,
+                geometry=lesion.geometry,
+                image_sha256=lesion.image_sha256,
+                mask_sha256=lesion.mask_sha256,
+            ),
+        )
 
 
 def measure(
@@ -103,7 +106,7 @@ def measure(
         )
     if features is not None and not features:
         raise RadllmError("No feature is asked for: name one, or leave it to the settings.")
-    with _ONE_THREAD:
+    with _MEASURING, _ONE_THREAD:
         try:
             result = _measured(lesion, chosen, features)
         except (ValueError, RuntimeError, IndexError) as error:
